@@ -1,4 +1,5 @@
 """Annotation: genePred and GTF against oracles that go base by base, both formats against each other, and files that are refused."""
+
 import gzip
 import random
 
@@ -12,10 +13,22 @@ from hypothesis import strategies as st
 from isoclr.config import InputError
 from isoclr.data.annotation import GENEPRED_LAYOUTS, PROBLEMS, read_annotation
 
-SAME = ["transcript_id", "gene_id", "gene_name", "chrom", "strand", "exon_starts", "exon_ends", "cds_start", "cds_end", "cds_frame", "problem"]
+SAME = [
+    "transcript_id",
+    "gene_id",
+    "gene_name",
+    "chrom",
+    "strand",
+    "exon_starts",
+    "exon_ends",
+    "cds_start",
+    "cds_end",
+    "cds_frame",
+    "problem",
+]
 
 
-# writers that go base by base: a transcript is a dict with exons [(start, end)], and `coding`, the number of bases in reading order before the CDS and its length
+# writers that go base by base: a transcript is a dict with exons [(start, end)], and `coding`: how many bases are read before the CDS, and its length
 
 
 def reading_order(transcript) -> list[int]:
@@ -78,7 +91,10 @@ def gtf(transcripts, stop_inside: bool = False, rng: random.Random | None = None
         if rng:
             rng.shuffle(rows)
         attributes = f'gene_id "{t["gene"]}"; transcript_id "{t["name"]}"; gene_name "{t["gene"]}"; note "a; b";'
-        lines += ["\t".join(map(str, (t["chrom"], "test", feature, start + 1, end, ".", t["strand"], phase, attributes))) for feature, start, end, phase in rows]
+        lines += [
+            "\t".join(map(str, (t["chrom"], "test", feature, start + 1, end, ".", t["strand"], phase, attributes)))
+            for feature, start, end, phase in rows
+        ]
     return "".join(line + "\n" for line in lines)
 
 
@@ -96,7 +112,17 @@ def transcript_lists(draw):
         coding = draw(st.integers(0, length - before))
         frame = draw(st.integers(0, 2)) if coding > 5 else 0  # the CDS rows of a GTF then hold at least one base
         strand, chrom = draw(st.sampled_from("+-")), draw(st.sampled_from(["chr1", "2"]))
-        transcripts.append({"name": f"T{i}", "gene": f"G{i // 2}", "chrom": chrom, "strand": strand, "exons": exons, "coding": (before, coding), "frame": frame})
+        transcripts.append(
+            {
+                "name": f"T{i}",
+                "gene": f"G{i // 2}",
+                "chrom": chrom,
+                "strand": strand,
+                "exons": exons,
+                "coding": (before, coding),
+                "frame": frame,
+            }
+        )
     return transcripts
 
 
@@ -105,7 +131,7 @@ def written(folder, content: str, packed: str = "plain"):
     if packed == "plain":
         path.write_text(content)
     else:
-        with (gzip.open(path, "wt") if packed == "gzip" else bgzf.BgzfWriter(str(path))) as out:
+        with gzip.open(path, "wt") if packed == "gzip" else bgzf.BgzfWriter(str(path)) as out:
             out.write(content)
     return path
 
@@ -160,7 +186,15 @@ def test_gtf_with_the_stop_codon_outside_or_inside_the_cds(tmp_path_factory, tra
 @pytest.mark.parametrize("bases_before_the_intron", [1, 2])
 def test_a_stop_codon_split_by_an_intron_is_in_the_cds(tmp_path, strand, bases_before_the_intron):
     exons = [(100, 120), (200, 220)]
-    t = {"name": "T", "gene": "G", "chrom": "c", "strand": strand, "exons": exons, "coding": (20 + bases_before_the_intron - 12, 12), "frame": 0}
+    t = {
+        "name": "T",
+        "gene": "G",
+        "chrom": "c",
+        "strand": strand,
+        "exons": exons,
+        "coding": (20 + bases_before_the_intron - 12, 12),
+        "frame": 0,
+    }
     content = gtf([t])
     assert content.count("\tstop_codon\t") == 2
     table = read_annotation(written(tmp_path, content))
@@ -172,15 +206,21 @@ def test_a_stop_codon_split_by_an_intron_is_in_the_cds(tmp_path, strand, bases_b
 def test_what_else_the_rows_may_look_like(tmp_path):
     rows = [
         'c\tx\tgene\t1\t50\t.\t+\t.\tgene_id "G";',  # a gene row needs no transcript
-        'c\tx\texon\t1\t50\t.\t+\t.\tgene_id G; transcript_id T1; gene "Symbol"; orig_transcript_id "no"',  # NCBI's key, no quotes, no last semicolon
+        # NCBI's key, no quotes, no last semicolon
+        'c\tx\texon\t1\t50\t.\t+\t.\tgene_id G; transcript_id T1; gene "Symbol"; orig_transcript_id "no"',
         'c\tx\texon\t1\t50\t.\t+\t.\t note "x; y"; transcript_id "T2";  gene_id "G2"; product "of the gene "; level 2',
         'd\tx\texon\t5\t9\t.\t-\t.\tgene_id "G"; transcript_id "T1";',  # the same id on another chromosome
         'c\tx\tCDS\t10\t50\t.\t+\t.\tgene_id "G"; transcript_id "T1";',  # no phase
     ]
     table = read_annotation(written(tmp_path, "\n".join(rows)))  # no line end at the end
-    assert table[["transcript_id", "gene_id", "gene_name", "chrom", "line"]].values.tolist() == [["T1", "G", "Symbol", "c", 2], ["T2", "G2", "", "c", 3], ["T1", "G", "", "d", 4]]
+    assert table[["transcript_id", "gene_id", "gene_name", "chrom", "line"]].values.tolist() == [
+        ["T1", "G", "Symbol", "c", 2],
+        ["T2", "G2", "", "c", 3],
+        ["T1", "G", "", "d", 4],
+    ]
     assert table.cds_start.tolist() == [9, -1, -1] and table.cds_frame.tolist() == [0, 0, 0]
-    browser = "browser position chr1\ntrack name=x\n#hg38.refGene.name\thg38.refGene.chrom\tstrand\ttxStart\ttxEnd\tcdsStart\tcdsEnd\texonCount\texonStarts\texonEnds\tproteinID\n"
+    names = "#hg38.refGene.name\thg38.refGene.chrom\tstrand\ttxStart\ttxEnd\tcdsStart\tcdsEnd\texonCount\texonStarts\texonEnds\tproteinID"
+    browser = f"browser position chr1\ntrack name=x\n{names}\n"
     table = read_annotation(written(tmp_path, browser + "T1\tchr1\t+\t1\t9\t9\t9\t1\t1,\t9,\tP\n"))
     assert (table.transcript_id[0], table.gene_id[0], table.cds_start[0]) == ("T1", "T1", -1)
 
@@ -192,7 +232,9 @@ def test_unusable_transcripts_are_kept_with_their_problem(tmp_path):
     def row(name, feature, start, end, strand="+"):
         return f'c\tx\t{feature}\t{start}\t{end}\t.\t{strand}\t{0 if feature == "CDS" else "."}\tgene_id "G"; transcript_id "{name}";\n'
 
-    content = row("no_exons", "CDS", 1, 9) + row("no_strand", "exon", 1, 9, ".") + row("both", "exon", 1, 9) + row("both", "exon", 20, 29, "-")
+    content = (
+        row("no_exons", "CDS", 1, 9) + row("no_strand", "exon", 1, 9, ".") + row("both", "exon", 1, 9) + row("both", "exon", 20, 29, "-")
+    )
     content += row("overlapping_exons", "exon", 1, 9) + row("overlapping_exons", "exon", 9, 20)
     content += row("cds_outside_exons", "exon", 1, 9) + row("cds_outside_exons", "CDS", 5, 12)
     content += (row("repeated_id", "transcript", 1, 9) + row("repeated_id", "exon", 1, 9)) * 2
@@ -212,15 +254,26 @@ def test_real_genepred(shared_data, name, rows):
     assert len(table) == len(raw) == rows and (table.problem == "").all()
     for ours, theirs in zip(table.itertuples(), raw.itertuples()):
         assert [ours.transcript_id, ours.gene_id, ours.chrom, ours.strand] == [theirs.name, theirs.name2, theirs.chrom, theirs.strand]
-        assert "".join(f"{start}," for start in ours.exon_starts) == theirs.exonStarts and "".join(f"{end}," for end in ours.exon_ends) == theirs.exonEnds
+        assert (
+            "".join(f"{start}," for start in ours.exon_starts) == theirs.exonStarts
+            and "".join(f"{end}," for end in ours.exon_ends) == theirs.exonEnds
+        )
         assert (ours.cds_start, ours.cds_end) == ((theirs.cdsStart, theirs.cdsEnd) if theirs.cdsStart < theirs.cdsEnd else (-1, -1))
 
 
-@pytest.mark.parametrize("name, rows, coding", [("GRCm39.gencode.vM31.chr19.filtered.gtf.gz", 2428, 1568), ("sacCer3.ensGene.gtf.gz", 7127, 6600)])
+@pytest.mark.parametrize(
+    "name, rows, coding", [("GRCm39.gencode.vM31.chr19.filtered.gtf.gz", 2428, 1568), ("sacCer3.ensGene.gtf.gz", 7127, 6600)]
+)
 def test_real_gtf(shared_data, name, rows, coding):
     path = shared_data / "annotation" / name
     table = read_annotation(path).set_index("transcript_id")
-    raw = pd.read_csv(path, sep="\t", comment="#", header=None, names=["chrom", "source", "feature", "start", "end", "score", "strand", "phase", "attributes"])
+    raw = pd.read_csv(
+        path,
+        sep="\t",
+        comment="#",
+        header=None,
+        names=["chrom", "source", "feature", "start", "end", "score", "strand", "phase", "attributes"],
+    )
     for key in ("transcript_id", "gene_id", "gene_name"):
         raw[key] = raw.attributes.str.extract(f'{key} "([^"]*)"', expand=False)
     assert len(table) == rows and (table.cds_start >= 0).sum() == coding and (table.problem == "").all()
@@ -250,8 +303,12 @@ REFUSED = {
     "nothing": ("", "holds no transcript"),
     "comments only": ("#a\n\n##b\n", "holds no transcript"),
     "short genePred row": (ROW + "\n" + ROW[:40], r":2: 12 columns, where this genePred file has 15.*cut off"),
-    "row cut inside a number of exonEnds": (ROW.split("\t0\tG1")[0] + "\n" + ROW.split("0,\t0\tG1")[0], r":2: the exons of T1 reach from 10 to 6, but|:2: an exon of T1"),
+    "row cut inside a number of exonEnds": (
+        ROW.split("\t0\tG1")[0] + "\n" + ROW.split("0,\t0\tG1")[0],
+        r":2: the exons of T1 reach from 10 to 6, but|:2: an exon of T1",
+    ),
     "row cut inside exonFrames": (HEADER + "\n" + ROW + "\n" + ROW[:-3], ":3: exonCount is 2, but exonFrames has 1 values"),
+    "row cut before exonFrames": (ROW + "\n" + ROW[:-4], ":2: exonFrames is '', not a whole number"),
     "fewer exons than said": (ROW.replace("10,30,", "10,"), ":1: exonCount is 2, but exonStarts has 1"),
     "txEnd is not the last exon's end": (ROW.replace("\t60\t15", "\t61\t15"), ":1: the exons of T1 reach from 10 to 60"),
     "exon of no length": (ROW.replace("30,", "60,"), ":1: an exon of T1 ends before it begins"),

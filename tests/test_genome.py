@@ -1,4 +1,5 @@
 """Genome: every read against pyfaidx or the plain text, indexes that lie, and files that are refused."""
+
 import gzip
 import os
 import pickle
@@ -62,7 +63,11 @@ def test_intervals_are_validated(start, end, strand):
         Interval("c", start, end, strand)
 
 
-genomes = st.dictionaries(st.sampled_from(["chr1", "chr2", "2", "chrM", "HSCHR1_alt", "NC_000001.11"]), st.text("ACGTNacgtnRY", min_size=1, max_size=150), min_size=1)
+genomes = st.dictionaries(
+    st.sampled_from(["chr1", "chr2", "2", "chrM", "HSCHR1_alt", "NC_000001.11"]),
+    st.text("ACGTNacgtnRY", min_size=1, max_size=150),
+    min_size=1,
+)
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=60)
@@ -192,7 +197,9 @@ def test_a_good_index_with_an_old_date_is_used(tmp_path):
     assert os.stat(f"{path}.fai").st_mtime == 1
 
 
-@pytest.mark.parametrize("spoil", ["", "chr1\n", "chr1\tx\t6\t60\t61\n", "chr1\t300\t6\t0\t0\n", "\x00\xff", "chr1\t300\t6\t60\t61\nchr1\t300\t6\t60\t61\n"])
+@pytest.mark.parametrize(
+    "spoil", ["", "chr1\n", "chr1\tx\t6\t60\t61\n", "chr1\t300\t6\t0\t0\n", "\x00\xff", "chr1\t300\t6\t60\t61\nchr1\t300\t6\t60\t61\n"]
+)
 def test_a_broken_or_half_written_index_is_made_anew(tmp_path, spoil):
     sequences = {"chr1": "ACGTACGTAC" * 30, "chr2": "GGCCA" * 10}
     path = write_fasta(tmp_path / "g.fa", sequences)
@@ -293,7 +300,10 @@ def test_compression_is_told_by_content(tmp_path):
     assert Genome(tmp_path / "x").fetch(Interval("a", 0, 4)) == Genome(tmp_path / "y.gz").fetch(Interval("a", 0, 4)) == "ACGT"
 
 
-@pytest.mark.parametrize("names, asked, hint", [(["1", "MT"], "chr1", "'1'"), (["chr1", "chrM"], "MT", "'chrM'"), (["1", "MT"], "chrM", "'MT'"), (["chr1"], "1", "'chr1'")])
+@pytest.mark.parametrize(
+    "names, asked, hint",
+    [(["1", "MT"], "chr1", "'1'"), (["chr1", "chrM"], "MT", "'chrM'"), (["1", "MT"], "chrM", "'MT'"), (["chr1"], "1", "'chr1'")],
+)
 def test_unknown_chromosomes_suggest_the_other_spelling(tmp_path, names, asked, hint):
     genome = Genome(write_fasta(tmp_path / "g.fa", {name: "ACGT" for name in names}))
     with pytest.raises(InputError, match=f"no sequence '{asked}'.*names in the FASTA: {', '.join(names)}.*probably {hint}"):

@@ -1,4 +1,5 @@
 """Homology: readers, and groups against a walk from gene to gene."""
+
 import gzip
 
 import numpy as np
@@ -36,7 +37,12 @@ def test_refusals(tmp_path):
     with pytest.raises(InputError, match=r"no gene of cat \(taxonomy id 9685\). It has: 4932, 7227, 9606, 10090\."):
         read_homology(path, {"cat": 9685})
     content = path.read_text()
-    for spoilt, line in [(content[:-10], 6), (content.replace("3\t9606", "3\thuman"), 2), (content.replace("37\tACADVL", "37 ACADVL"), 4), ("a,b,c,d\n", 1)]:
+    for spoilt, line in [
+        (content[:-10], 6),
+        (content.replace("3\t9606", "3\thuman"), 2),
+        (content.replace("37\tACADVL", "37 ACADVL"), 4),
+        ("a,b,c,d\n", 1),
+    ]:
         path.write_text(spoilt)
         with pytest.raises(InputError, match=rf"homology.tsv:{line}: not a HomoloGene row"):
             read_homology(path, {"human": 9606})
@@ -51,11 +57,13 @@ def test_refusals(tmp_path):
 
 SPECIES, NAMES = ["human", "mouse"], ["A", "B", "C", "D", ""]
 gene_tables = st.lists(st.tuples(st.sampled_from(SPECIES), st.sampled_from(NAMES)), min_size=1, max_size=12).map(
-    lambda rows: pd.DataFrame([(species, f"{species}:{i}", name) for i, (species, name) in enumerate(rows)], columns=["species", "gene_id", "gene_name"])
+    lambda rows: pd.DataFrame(
+        [(species, f"{species}:{i}", name) for i, (species, name) in enumerate(rows)], columns=["species", "gene_id", "gene_name"]
+    )
 )
-homologies = st.lists(st.tuples(st.sampled_from(SPECIES), st.sampled_from(NAMES[:4]), st.integers(0, 14).map(str), st.sampled_from("123456")), max_size=14).map(
-    lambda rows: pd.DataFrame(rows, columns=["species", "gene_name", "gene_id", "homology_group"])
-)
+homologies = st.lists(
+    st.tuples(st.sampled_from(SPECIES), st.sampled_from(NAMES[:4]), st.integers(0, 14).map(str), st.sampled_from("123456")), max_size=14
+).map(lambda rows: pd.DataFrame(rows, columns=["species", "gene_name", "gene_id", "homology_group"]))
 
 
 def slow_groups(genes: pd.DataFrame, homology: pd.DataFrame) -> list[str]:
@@ -92,8 +100,13 @@ def test_groups_are_connected_components_whatever_the_order(genes, homology, rng
 
 
 def test_ambiguous_names_are_counted():
-    genes = pd.DataFrame([("human", "human:1", "A"), ("mouse", "mouse:1", "a"), ("mouse", "mouse:2", "b")], columns=["species", "gene_id", "gene_name"])
-    homology = pd.DataFrame([("human", "A", "1", "1"), ("human", "A", "9", "2"), ("mouse", "a", "1", "1"), ("mouse", "b", "2", "2")], columns=["species", "gene_name", "gene_id", "homology_group"])
+    genes = pd.DataFrame(
+        [("human", "human:1", "A"), ("mouse", "mouse:1", "a"), ("mouse", "mouse:2", "b")], columns=["species", "gene_id", "gene_name"]
+    )
+    homology = pd.DataFrame(
+        [("human", "A", "1", "1"), ("human", "A", "9", "2"), ("mouse", "a", "1", "1"), ("mouse", "b", "2", "2")],
+        columns=["species", "gene_name", "gene_id", "homology_group"],
+    )
     groups, report = gene_groups(genes, homology)
     assert set(groups) == {"human:1"} and report["species"]["human"]["ambiguous"] == 1 and report["species"]["mouse"]["ambiguous"] == 0
 
@@ -113,7 +126,9 @@ def test_real_groups_join_human_and_mouse(shared_data):
     for species, name in (("human", "hg38"), ("mouse", "mm10")):
         table = pd.read_csv(shared_data / "annotation" / f"{name}.regions.genes.tsv.gz", sep="\t")
         table = table[table.n_coding_transcripts > 0]
-        parts.append(pd.DataFrame({"species": species, "gene_id": species + ":" + table.gene, "gene_name": table.gene, "hid": table.homologene_hid}))
+        parts.append(
+            pd.DataFrame({"species": species, "gene_id": species + ":" + table.gene, "gene_name": table.gene, "hid": table.homologene_hid})
+        )
     genes = pd.concat(parts, ignore_index=True)
     groups, report = gene_groups(genes, homology)
     # the fixture's own HomoloGene ids (found through Entrez ids) agree wherever the symbol is matched

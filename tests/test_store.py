@@ -1,4 +1,5 @@
 """TranscriptStore: splicing against pyfaidx, the fixture's table, both formats alike, accounting, wrong input, killed builds and damage."""
+
 import gzip
 import json
 import os
@@ -45,12 +46,16 @@ def real(shared_data, tmp_path_factory):
             plain = folder / f"{species}.fa"
             with gzip.open(fasta) as packed, open(plain, "wb") as out:
                 shutil.copyfileobj(packed, out)
-            if species == "chr19":  # the FASTA is the beginning of the chromosome: leave out genes that end beyond it
-                inside = folder / "inside.gtf"
-                with gzip.open(annotation, "rt") as rows:
-                    inside.write_text("".join(row for row in rows if not row.startswith("#") and int(row.split("\t")[4]) <= 5_999_940))
-                annotation = inside
-            made[species] = build_store(folder / species, [SpeciesSource(species, str(fasta), str(annotation))], config=ALL, progress=False), str(plain)
+            if species == "chr19":  # the FASTA is the beginning of the chromosome: leave out transcripts that end beyond it
+                with gzip.open(annotation, "rt") as text:
+                    rows = [(row, row.partition('transcript_id "')[2].split('"')[0]) for row in text if not row.startswith("#")]
+                beyond = {name for row, name in rows if int(row.split("\t")[4]) > 5_999_940}
+                annotation = folder / "inside.gtf"
+                annotation.write_text("".join(row for row, name in rows if name not in beyond))
+            made[species] = (
+                build_store(folder / species, [SpeciesSource(species, str(fasta), str(annotation))], config=ALL, progress=False),
+                str(plain),
+            )
         return made[species]
 
     return make
@@ -63,7 +68,9 @@ def test_every_real_transcript_is_spliced_exactly(real, species, rows):
     assert len(store) == rows
     for i, row in enumerate(store.transcripts.itertuples()):
         exons = [chromosomes[row.chrom][start:end] for start, end in zip(row.exon_starts.tolist(), row.exon_ends.tolist())]
-        expected = "".join(exon.seq if row.strand == "+" else exon.reverse.complement.seq for exon in exons[:: 1 if row.strand == "+" else -1])
+        expected = "".join(
+            exon.seq if row.strand == "+" else exon.reverse.complement.seq for exon in exons[:: 1 if row.strand == "+" else -1]
+        )
         assert store.sequence(i) == expected, row.transcript_id
         lengths = (row.exon_ends - row.exon_starts)[:: 1 if row.strand == "+" else -1]
         assert exon_ends(store.tokens(i)).tolist() == (np.cumsum(lengths) - 1).tolist()
@@ -72,7 +79,7 @@ def test_every_real_transcript_is_spliced_exactly(real, species, rows):
     store.validate()
 
 
-# coding transcripts, ATG, stop codon, no internal stop, all four and in frame; genes (of two isoforms or more); introns GT-AG, GC-AG, AT-AC, of all of coding transcripts
+# coding transcripts, ATG, stop codon, no internal stop, all four (with frame), genes, genes of two isoforms or more, introns GT-AG/GC-AG/AT-AC, introns
 TABLE = {
     "human": (917, 917, 915, 910, 910, 400, 216, 8445, 8465),
     "mouse": (645, 639, 641, 643, 636, 315, 167, 5995, 6021),
@@ -115,7 +122,10 @@ def test_the_store_holds_the_published_encoding(real, shared_reference):
 
 
 def test_human_and_mouse_with_homology(shared_data, tmp_path):
-    sources = [SpeciesSource(species, str(shared_data / "genome" / REAL[species][0]), str(shared_data / "annotation" / REAL[species][1])) for species in ("human", "mouse")]
+    sources = [
+        SpeciesSource(species, str(shared_data / "genome" / REAL[species][0]), str(shared_data / "annotation" / REAL[species][1]))
+        for species in ("human", "mouse")
+    ]
     homology = read_homology(shared_data / "homology" / "homologene_build68.tsv.gz", {"human": 9606, "mouse": 10090})
     began = time.perf_counter()
     store = build_store(tmp_path / "store", sources, homology, progress=False)
@@ -147,7 +157,9 @@ def sequences_for(transcripts, seed: int) -> dict[str, str]:
 def slow_sequence(chromosomes, t) -> str:
     letters = {"+": dict(zip("ACGTN", "ACGTN")), "-": dict(zip("ACGTN", "TGCAN"))}[t["strand"]]
     plus = [position for start, end in t["exons"] for position in range(start, end)]
-    return "".join(letters[chromosomes[t["chrom"]][position].upper().replace("R", "N")] for position in (plus if t["strand"] == "+" else plus[::-1]))
+    return "".join(
+        letters[chromosomes[t["chrom"]][position].upper().replace("R", "N")] for position in (plus if t["strand"] == "+" else plus[::-1])
+    )
 
 
 def one_species(folder, fasta, annotation: str, name: str = "annotation") -> list[SpeciesSource]:
@@ -164,8 +176,15 @@ def test_genepred_and_gtf_give_identical_stores(tmp_path_factory, transcripts, s
     folder, chromosomes = tmp_path_factory.mktemp("s"), sequences_for(transcripts, seed)
     config = StoreConfig(coding_only=coding_only)
     plain, packed = write_fasta(folder / "g.fa", chromosomes, 50), write_fasta(folder / "g.fa.gz", chromosomes, 17, packed=True)
-    one = build_store(folder / "one", one_species(folder, plain, genepred(transcripts, "extended with bin", header=True), "x"), config=config, progress=False)
-    two = build_store(folder / "two", one_species(folder, packed, gtf(transcripts, stop_inside, random.Random(seed)), "y"), config=config, progress=False)
+    one = build_store(
+        folder / "one",
+        one_species(folder, plain, genepred(transcripts, "extended with bin", header=True), "x"),
+        config=config,
+        progress=False,
+    )
+    two = build_store(
+        folder / "two", one_species(folder, packed, gtf(transcripts, stop_inside, random.Random(seed)), "y"), config=config, progress=False
+    )
     pd.testing.assert_frame_equal(one.transcripts, two.transcripts)
     assert np.array_equal(one.nucleotides, two.nucleotides) and one.content_hash == two.content_hash
     assert one.info["build_id"] != two.info["build_id"]
@@ -196,19 +215,38 @@ def small(tmp_path):
 
 def test_every_reason_to_drop_is_counted_and_listed(tmp_path, small):
     def row(name, feature, start, end, strand="+", chrom="chr1"):
-        return f'{chrom}\tx\t{feature}\t{start}\t{end}\t.\t{strand}\t{0 if feature == "CDS" else "."}\tgene_id "{name}"; transcript_id "{name}";\n'
+        phase = 0 if feature == "CDS" else "."
+        return f'{chrom}\tx\t{feature}\t{start}\t{end}\t.\t{strand}\t{phase}\tgene_id "{name}"; transcript_id "{name}";\n'
 
     def coding(name, start, end, chrom="chr1"):
         return row(name, "exon", start, end, chrom=chrom) + row(name, "CDS", start, end, chrom=chrom)
 
-    content = coding("keep", 11, 90) + coding("duplicate_sequence", 11, 90) + coding("too_long", 1, 400) + coding("too_short", 1, 9) + row("non_coding", "exon", 1, 90)
-    content += coding("missing_chromosome", 1, 90, chrom="chrUn") + row("no_exons", "CDS", 1, 9) + coding("no_strand", 1, 50).replace("+", ".")
-    content += coding("overlapping_exons", 1, 30) + row("overlapping_exons", "exon", 20, 60) + coding("cds_outside_exons", 1, 30) + row("cds_outside_exons", "CDS", 31, 40)
+    content = (
+        coding("keep", 11, 90)
+        + coding("duplicate_sequence", 11, 90)
+        + coding("too_long", 1, 400)
+        + coding("too_short", 1, 9)
+        + row("non_coding", "exon", 1, 90)
+    )
+    content += (
+        coding("missing_chromosome", 1, 90, chrom="chrUn") + row("no_exons", "CDS", 1, 9) + coding("no_strand", 1, 50).replace("+", ".")
+    )
+    content += (
+        coding("overlapping_exons", 1, 30)
+        + row("overlapping_exons", "exon", 20, 60)
+        + coding("cds_outside_exons", 1, 30)
+        + row("cds_outside_exons", "CDS", 31, 40)
+    )
     content += (row("repeated_id", "transcript", 1, 30) + row("repeated_id", "exon", 1, 30)) * 2
     sources = one_species(tmp_path, small, content)
     config = StoreConfig(min_length_nt=20, max_length_nt=300, distinct_sequences=True, skip_missing_chromosomes=True)
     store = build_store(tmp_path / "store", sources, config=config, progress=False)
-    assert store.info["counts"]["s"] == {"read": 1 + len(DROP_REASONS), "kept": 1, "dropped": {name: 1 for name in DROP_REASONS}, "unknown_nucleotides": 0}
+    assert store.info["counts"]["s"] == {
+        "read": 1 + len(DROP_REASONS),
+        "kept": 1,
+        "dropped": {name: 1 for name in DROP_REASONS},
+        "unknown_nucleotides": 0,
+    }
     assert dict(zip(store.dropped.transcript_id, store.dropped.reason)) == {name: name for name in DROP_REASONS}
     details = store.dropped.set_index("transcript_id").detail
     assert details["duplicate_sequence"] == "keep" and details["too_long"] == "400 nt" and details["missing_chromosome"] == "chrUn"
@@ -238,7 +276,9 @@ def test_kept_and_dropped_add_up(tmp_path_factory, transcripts, low, more, codin
     assert set(names) | set(store.dropped.transcript_id) == {t["name"] for t in transcripts}
     if distinct:
         sequences = [store.sequence(i) for i in range(len(store))]
-        assert len(set(sequences)) == len(sequences) and set(names) | set(store.dropped.transcript_id[store.dropped.reason == "duplicate_sequence"]) == set(expected)
+        assert len(set(sequences)) == len(sequences) and set(names) | set(
+            store.dropped.transcript_id[store.dropped.reason == "duplicate_sequence"]
+        ) == set(expected)
     else:
         assert names == expected
 
@@ -255,25 +295,38 @@ def refused(tmp_path, sources, message, **settings_of):
 
 def test_annotation_with_other_chromosome_names(tmp_path, small):
     rows = [transcript("A", [(10, 40)], (0, 30), chrom="1"), transcript("B", [(10, 40)], (0, 30), chrom="MT")]
-    message = refused(tmp_path, one_species(tmp_path, small, genepred(rows, "extended")), r"annotation:1: transcript A lies on '1', which .*g\.fa lacks")
+    message = refused(
+        tmp_path, one_species(tmp_path, small, genepred(rows, "extended")), r"annotation:1: transcript A lies on '1', which .*g\.fa lacks"
+    )
     assert "Names asked for: 1, MT; names in the FASTA: chr1, chr2." in message and "'1' is probably 'chr1'" in message
     assert "skip_missing" not in message
-    refused(tmp_path, one_species(tmp_path, small, genepred(rows, "extended")), "'1' is probably 'chr1'", config=StoreConfig(skip_missing_chromosomes=True))
+    refused(
+        tmp_path,
+        one_species(tmp_path, small, genepred(rows, "extended")),
+        "'1' is probably 'chr1'",
+        config=StoreConfig(skip_missing_chromosomes=True),
+    )
 
 
 def test_one_chromosome_missing(tmp_path, small):
     rows = [CODING, transcript("B", [(10, 40)], (0, 30), chrom="chr3_alt")]
-    for content, line in ((genepred(rows, "extended", header=True), 3), (gtf(rows), 6)):
+    for content, line in ((genepred(rows, "extended", header=True), 3), (gtf(rows), 8)):
         sources = one_species(tmp_path, small, content)
         refused(tmp_path, sources, rf"annotation:{line}: transcript B lies on 'chr3_alt'.*skip_missing_chromosomes=True")
-        store = build_store(tmp_path / "skipping", sources, config=StoreConfig(skip_missing_chromosomes=True), overwrite=True, progress=False)
+        store = build_store(
+            tmp_path / "skipping", sources, config=StoreConfig(skip_missing_chromosomes=True), overwrite=True, progress=False
+        )
         assert store.info["counts"]["s"]["dropped"] == {"missing_chromosome": 1}
 
 
 def test_an_exon_beyond_the_end(tmp_path, small):
     rows = [CODING, transcript("B", [(250, 280), (290, 301)], (0, 30), chrom="chr2")]
-    for content, line in ((genepred(rows, "extended", header=True), 3), (gtf(rows), 6)):
-        refused(tmp_path, one_species(tmp_path, small, content), rf"annotation:{line}: transcript B has an exon that ends at 301, beyond the end of chr2 \(300 nt in .*g\.fa\)")
+    for content, line in ((genepred(rows, "extended", header=True), 3), (gtf(rows), 8)):
+        refused(
+            tmp_path,
+            one_species(tmp_path, small, content),
+            rf"annotation:{line}: transcript B has an exon that ends at 301, beyond the end of chr2 \(300 nt in .*g\.fa\)",
+        )
     fits = [CODING, transcript("B", [(250, 280), (290, 300)], (0, 30), chrom="chr2")]
     assert len(build_store(tmp_path / "store", one_species(tmp_path, small, genepred(fits, "bare")), progress=False)) == 2
 
@@ -287,7 +340,8 @@ def test_missing_and_damaged_files(tmp_path, small):
         out.write(small.read_bytes())
     refused(tmp_path, [good.replace(genome=str(tmp_path / "g.fa.gz"))], "bgzip > g.bgz.fa.gz")
     refused(tmp_path, one_species(tmp_path, small, annotation + annotation[:30]), "annotation:2: .*cut off")
-    refused(tmp_path, one_species(tmp_path, small, gtf([CODING])[:-20]), "annotation:6: ")
+    refused(tmp_path, one_species(tmp_path, small, gtf([CODING])[:-5], "cut.gtf"), "cut.gtf:7: ")
+    one_species(tmp_path, small, annotation)
     (tmp_path / "x.fa").write_text(">chr1\n" + "ACGT!" * 100 + "\n")
     refused(tmp_path, [good.replace(genome=str(tmp_path / "x.fa"))], r"x\.fa, chr1 from 0: '!'")
 
@@ -427,8 +481,8 @@ KILL = textwrap.dedent(
             setattr(owner, name, change(getattr(owner, name)))
         {
             "read": lambda: patch(module, "read_annotation", after),
-            "splice": lambda: patch(module, "_splice", after),
-            "second species": lambda: patch(module, "_splice", second),
+            "splice": lambda: patch(module, "splice", after),
+            "second species": lambda: patch(module, "splice", second),
             "header": lambda: patch(module, "_write_npy_header", second),
             "table": lambda: patch(pd.DataFrame, "to_parquet", after),
             "second table": lambda: patch(pd.DataFrame, "to_parquet", second),
@@ -475,24 +529,44 @@ def test_a_build_killed_at_any_moment_leaves_nothing_that_opens(tmp_path, small)
     assert not list(tmp_path.glob(".*.partial"))  # what the killed builds left is cleared away
 
 
+KILLED = textwrap.dedent(
+    """
+    # Fork children that build a store and are killed after a while; argv: folder, source as JSON, seconds...
+    import json, os, signal, sys, time
+    from isoclr.data.store import SpeciesSource, build_store
+
+    for attempt, seconds in enumerate(sys.argv[3:]):
+        process = os.fork()
+        if process == 0:
+            build_store(os.path.join(sys.argv[1], f"store{attempt}"), [SpeciesSource(**json.loads(sys.argv[2]))], progress=False)
+            os._exit(0)
+        time.sleep(float(seconds))
+        os.kill(process, signal.SIGKILL)
+        print(os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]), flush=True)
+    """
+)
+
+
 def test_builds_killed_from_outside(shared_data, tmp_path):
     "The same with the kill coming whenever it comes, while real data are read."
-    fasta, annotation = (shared_data / kind / name for kind, name in zip(("genome", "annotation"), REAL["yeast"]))
-    source = SpeciesSource("yeast", str(fasta), str(annotation))
+    source = SpeciesSource("mouse", str(shared_data / "genome" / REAL["mouse"][0]), str(shared_data / "annotation" / REAL["mouse"][1]))
+    began = time.perf_counter()
     whole = build_store(tmp_path / "whole", [source], progress=False)
-    code = f"from isoclr.data.store import *; import sys; print('go', flush=True); build_store(sys.argv[1], [SpeciesSource('yeast', {str(fasta)!r}, {str(annotation)!r})], progress=False)"
+    duration = time.perf_counter() - began
     rng = random.Random(0)
-    for attempt in range(4):
+    seconds = [rng.uniform(0.0, 1.1 * duration) for _ in range(12)]
+    (tmp_path / "killed.py").write_text(KILLED)
+    arguments = [sys.executable, tmp_path / "killed.py", tmp_path, json.dumps(source.to_dict()), *map(str, seconds)]
+    done = subprocess.run(arguments, capture_output=True, text=True, timeout=300)
+    codes = done.stdout.split()
+    assert len(codes) == 12 and set(codes) <= {"-9", "0"} and codes.count("-9") >= 3, done.stderr
+    for attempt, code in enumerate(codes):
         path = tmp_path / f"store{attempt}"
-        process = subprocess.Popen([sys.executable, "-c", code, str(path)], stdout=subprocess.PIPE, text=True)
-        assert process.stdout.readline() == "go\n"
-        time.sleep(rng.uniform(0.0, 0.9))
-        process.kill()
-        process.wait()
         if path.exists():
             TranscriptStore.open(path).validate()
         else:
+            assert code == "-9"
             with pytest.raises(InputError, match="does not exist"):
                 TranscriptStore.open(path)
         assert build_store(path, [source], progress=False).content_hash == whole.content_hash
-        assert not [name for name in os.listdir(tmp_path) if name.startswith(f".store{attempt}.")]
+    assert not [name for name in os.listdir(tmp_path) if name.startswith(".store")]

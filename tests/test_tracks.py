@@ -1,5 +1,7 @@
 """Tracks: parity with the published encoding, and oracles that go position by position."""
+
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from Bio.Seq import Seq
@@ -8,7 +10,7 @@ from hypothesis import strategies as st
 
 from isoclr.config import InputError
 from isoclr.data.annotation import read_annotation
-from isoclr.data.genome import Genome, encode_bases, reverse_complement
+from isoclr.data.genome import Genome, encode_bases
 from isoclr.data.tracks import (
     CODON,
     EXON_END,
@@ -17,9 +19,11 @@ from isoclr.data.tracks import (
     codon_starts,
     exon_ends,
     sequence_from_tokens,
+    splice,
     tokens_from_exons,
     track_table,
     tracks_from_tokens,
+    transcript_coordinates,
     translate,
 )
 
@@ -72,7 +76,17 @@ def test_many_transcripts_end_to_end(many):
 
 @pytest.mark.parametrize(
     "lengths, start, end, frame",
-    [([5], -1, -1, 0), ([4, 0, 4], -1, -1, 0), ([], -1, -1, 0), ([8], 3, 3, 0), ([8], 3, 9, 0), ([8], -1, 3, 0), ([8], 0, 3, 3), ([8], 0, 3, -1), ([8], 5, 2, 0)],
+    [
+        ([5], -1, -1, 0),
+        ([4, 0, 4], -1, -1, 0),
+        ([], -1, -1, 0),
+        ([8], 3, 3, 0),
+        ([8], 3, 9, 0),
+        ([8], -1, 3, 0),
+        ([8], 0, 3, 3),
+        ([8], 0, 3, -1),
+        ([8], 5, 2, 0),
+    ],
 )
 def test_numbers_that_do_not_fit_together(lengths, start, end, frame):
     with pytest.raises(InputError):
@@ -133,12 +147,6 @@ def test_unknown_bases_give_x():
     assert translate("ATGNNNTANTAA") == "MXX*"
 
 
-def spliced(genome: Genome, row) -> np.ndarray:
-    chromosome = genome.chromosome(row.chrom)
-    bases = np.concatenate([chromosome[start:end] for start, end in zip(row.exon_starts, row.exon_ends)])
-    return bases if row.strand == "+" else reverse_complement(bases)
-
-
 def test_parity_with_the_published_encoding(shared_data, shared_reference):
     "All 60 transcripts of six_tracks.npz, exactly; it counts codons from the first base of the CDS, which is frame 0."
     reference = dict(np.load(shared_reference / "six_tracks.npz"))
@@ -148,21 +156,43 @@ def test_parity_with_the_published_encoding(shared_data, shared_reference):
     }
     compared = 0
     for species, (fasta, annotation) in files.items():
-        genome, rows = Genome(shared_data / "genome" / fasta), read_annotation(shared_data / "annotation" / annotation)
-        for row in rows.sort_values("chrom").itertuples():
-            expected = reference.get(f"{species}|{row.transcript_id}|{row.chrom}|{row.exon_starts[0]}")
-            if expected is None:
-                continue
-            sizes = row.exon_ends - row.exon_starts
-            left = int(np.clip(row.cds_start - row.exon_starts, 0, sizes).sum())
-            right = int(np.clip(row.exon_ends - row.cds_end, 0, sizes).sum())
-            start, end = (left, sizes.sum() - right) if row.strand == "+" else (right, sizes.sum() - left)
-            cds = (start, end) if row.cds_start >= 0 else (-1, -1)
-            tokens = tokens_from_exons(spliced(genome, row), sizes if row.strand == "+" else sizes[::-1], *cds, frame=0)
-            tracks = tracks_from_tokens(torch.from_numpy(tokens)[None])[0].T.numpy()
-            assert np.array_equal(tracks, expected.astype(np.float32)), row.transcript_id
+        rows = read_annotation(shared_data / "annotation" / annotation).assign(cds_frame=0)
+        keys = [f"{species}|{row.transcript_id}|{row.chrom}|{row.exon_starts[0]}" for row in rows.itertuples()]
+        rows = rows[[key in reference for key in keys]]
+        coordinates = transcript_coordinates(rows)
+        tokens = splice(Genome(shared_data / "genome" / fasta), rows, coordinates, progress=False)
+        parts = np.split(tokens, np.cumsum(coordinates.length_nt)[:-1])
+        for key, part in zip([key for key in keys if key in reference], parts, strict=True):
+            tracks = tracks_from_tokens(torch.from_numpy(part.copy())[None])[0].T.numpy()
+            assert np.array_equal(tracks, reference[key].astype(np.float32)), key
             compared += 1
     assert compared == len(reference) == 60
+
+
+@st.composite
+def annotated(draw):
+    "(strand, exons, bases before the CDS, its length)"
+    position, exons = draw(st.integers(0, 9)), []
+    for _ in range(draw(st.integers(1, 4))):
+        exons.append((position, position + draw(st.integers(1, 9))))
+        position = exons[-1][1] + draw(st.integers(0, 9))
+    length = sum(end - start for start, end in exons)
+    before = draw(st.integers(0, length))
+    return draw(st.sampled_from("+-")), exons, before, draw(st.integers(0, length - before))
+
+
+@given(st.lists(annotated(), max_size=8))
+def test_transcript_coordinates_base_by_base(transcripts):
+    rows, expected = [], []
+    for strand, exons, before, length in transcripts:
+        positions = [position for start, end in exons for position in range(start, end)][:: 1 if strand == "+" else -1]
+        coding = positions[before : before + length]
+        starts, ends = (np.array(values, np.int64) for values in zip(*exons))
+        rows.append((strand, starts, ends, min(coding, default=-1), max(coding, default=-2) + 1))
+        expected.append([len(positions), before, before + length] if length else [len(positions), -1, -1])
+    table = pd.DataFrame(rows, columns=["strand", "exon_starts", "exon_ends", "cds_start", "cds_end"], index=range(5, 5 + len(rows)))
+    coordinates = transcript_coordinates(table)
+    assert coordinates.values.tolist() == expected and coordinates.index.equals(table.index)
 
 
 def test_parity_needs_the_marks():

@@ -26,7 +26,20 @@ PROBLEMS = {
     "cds_outside_exons": "the CDS begins or ends outside the exons",
     "repeated_id": "a GTF gives the same transcript_id twice on one chromosome, so that its exons cannot be told apart",
 }
-_COLUMNS = ("transcript_id", "gene_id", "gene_name", "chrom", "strand", "exon_starts", "exon_ends", "cds_start", "cds_end", "cds_frame", "line", "problem")
+_COLUMNS = (
+    "transcript_id",
+    "gene_id",
+    "gene_name",
+    "chrom",
+    "strand",
+    "exon_starts",
+    "exon_ends",
+    "cds_start",
+    "cds_end",
+    "cds_frame",
+    "line",
+    "problem",
+)
 
 
 def _problem(strand: str, starts: list[int], ends: list[int], cds_start: int, cds_end: int) -> str:
@@ -45,7 +58,9 @@ def _problem(strand: str, starts: list[int], ends: list[int], cds_start: int, cd
     return ""
 
 # %% ../../nbs/data/12_annotation.ipynb #1e65e899
-def _refuse(path: Path, line: int, what: str, remedy: str = "The file is damaged or cut off there: get it again, or correct that line.") -> InputError:
+def _refuse(
+    path: Path, line: int, what: str, remedy: str = "The file is damaged or cut off there: get it again, or correct that line."
+) -> InputError:
     "An error that names file and line, to be raised."
     return InputError(f"{path}:{line}: {what}. {remedy}")
 
@@ -75,10 +90,16 @@ def _whole(path: Path, line: int, name: str, text: str) -> int:
     except ValueError:
         raise _refuse(path, line, f"{name} is {text!r}, not a whole number")
 
-# %% ../../nbs/data/12_annotation.ipynb #5a4241f9
+# %% ../../nbs/data/12_annotation.ipynb #282bfd4c
 _BARE = ("name", "chrom", "strand", "txStart", "txEnd", "cdsStart", "cdsEnd", "exonCount", "exonStarts", "exonEnds")
 _EXTENDED = (*_BARE, "score", "name2", "cdsStartStat", "cdsEndStat", "exonFrames")
-GENEPRED_LAYOUTS = {"bare": _BARE, "refFlat": ("name2", *_BARE), "bare with bin": ("bin", *_BARE), "extended": _EXTENDED, "extended with bin": ("bin", *_EXTENDED)}
+GENEPRED_LAYOUTS = {
+    "bare": _BARE,
+    "bare with bin": ("bin", *_BARE),
+    "refFlat": ("name2", *_BARE),  # as long as the one before, but no gene is a number
+    "extended": _EXTENDED,
+    "extended with bin": ("bin", *_EXTENDED),
+}
 
 
 def _genepred_header(line: str) -> tuple[str, ...] | None:
@@ -91,13 +112,12 @@ def _genepred_header(line: str) -> tuple[str, ...] | None:
 def _genepred_layout(fields: list[str]) -> tuple[str, ...] | None:
     "Column names of a genePred row without a header, or None where it is no such row."
     for names in GENEPRED_LAYOUTS.values():
-        if len(fields) == len(names) and fields[names.index("strand")] in ("+", "-", ".") and (names[0] != "bin" or fields[0].isdigit()):
-            if fields[names.index("exonCount")].isdigit():
-                if names[0] != "name2" or not fields[0].isdigit():
-                    return names
+        row = dict(zip(names, fields))
+        if len(fields) == len(names) and row["strand"] in ("+", "-", ".") and row["exonCount"].isdigit() and row.get("bin", "0").isdigit():
+            return names
     return None
 
-# %% ../../nbs/data/12_annotation.ipynb #f31daf7b
+# %% ../../nbs/data/12_annotation.ipynb #30e2e5d3
 def _genepred_row(path: Path, line: int, row: dict[str, str]) -> tuple:
     "One transcript of a genePred file, in the order of `_COLUMNS`."
 
@@ -107,14 +127,20 @@ def _genepred_row(path: Path, line: int, row: dict[str, str]) -> tuple:
             raise _refuse(path, line, f"exonCount is {count}, but {name} has {len(values)} values")
         return values
 
-    count, tx_start, tx_end, cds_start, cds_end = (_whole(path, line, name, row[name]) for name in ("exonCount", "txStart", "txEnd", "cdsStart", "cdsEnd"))
+    count, tx_start, tx_end, cds_start, cds_end = (
+        _whole(path, line, name, row[name]) for name in ("exonCount", "txStart", "txEnd", "cdsStart", "cdsEnd")
+    )
     starts, ends = numbers("exonStarts"), numbers("exonEnds")
-    frames = numbers("exonFrames") if row.get("exonFrames") else [0] * count
+    frames = numbers("exonFrames") if "exonFrames" in row else [0] * count
     starts, ends, frames = (list(values) for values in zip(*sorted(zip(starts, ends, frames))))
     if min(starts) < 0 or any(start >= end for start, end in zip(starts, ends)):
         raise _refuse(path, line, f"an exon of {row['name']} ends before it begins")
     if starts[0] != tx_start or ends[-1] != tx_end:
-        raise _refuse(path, line, f"the exons of {row['name']} reach from {starts[0]} to {ends[-1]}, but txStart and txEnd are {tx_start} and {tx_end}")
+        raise _refuse(
+            path,
+            line,
+            f"the exons of {row['name']} reach from {starts[0]} to {ends[-1]}, but txStart and txEnd are {tx_start} and {tx_end}",
+        )
     if cds_start >= cds_end:
         cds_start, cds_end = -1, -1
     in_reading_order = frames if row["strand"] == "+" else frames[::-1]
@@ -186,7 +212,12 @@ def _read_gtf(path: Path, lines: Iterator[tuple[int, str]]) -> Iterator[tuple]:
             continue
         named = _TRANSCRIPT_ID.search(attributes)
         if named is None or not named[1]:
-            raise _refuse(path, number, f"this {feature} row has no transcript_id", "GTF needs gene_id and transcript_id on it; GFF3 is another format.")
+            raise _refuse(
+                path,
+                number,
+                f"this {feature} row has no transcript_id",
+                "GTF needs gene_id and transcript_id on it; GFF3 is another format.",
+            )
         start, end = _whole(path, number, "start", start) - 1, _whole(path, number, "end", end)
         if not 0 <= start < end:
             raise _refuse(path, number, f"{feature} from {start + 1} to {end}: GTF counts from 1, and the end is not before the start")
@@ -220,12 +251,17 @@ def _recognise(path: Path, number: int, line: str) -> tuple[str, ...] | None:
     if len(fields) == 9 and fields[3].isdigit() and fields[4].isdigit():
         if _GENE_ID.search(fields[8]):
             return None
-        raise _refuse(path, number, "this looks like GFF3 (attributes as key=value)", "Convert it to GTF, e.g. with `gffread -T in.gff3 -o out.gtf`.")
+        raise _refuse(
+            path, number, "this looks like GFF3 (attributes as key=value)", "Convert it to GTF, e.g. with `gffread -T in.gff3 -o out.gtf`."
+        )
     if len(fields) == 12 and fields[5] in ("+", "-", "."):
         raise _refuse(path, number, "this looks like BED12, which names no genes", "Convert it with UCSC's `bedToGenePred`.")
     layouts = ", ".join(f"{len(names)} columns ({name})" for name, names in GENEPRED_LAYOUTS.items())
     raise _refuse(
-        path, number, f"not a row of a known annotation format: {len(fields)} columns in {line[:60]!r}", f"Known: GTF (9 columns) and genePred, {layouts}; separated by tabs."
+        path,
+        number,
+        f"not a row of a known annotation format: {len(fields)} columns in {line[:60]!r}",
+        f"Known: GTF (9 columns) and genePred, {layouts}; separated by tabs.",
     )
 
 

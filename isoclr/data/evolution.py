@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['TRANSITION_BIAS', 'SPECIATION_AGE', 'ROOT_AGE', 'DUPLICATION_RATE', 'LOSS_RATE', 'MAX_COPIES', 'OMEGA_DOMAIN',
-           'OMEGA_LINKER', 'UTR_RATE', 'INTRON_RATE', 'INDEL_RATE', 'INDEL_MEAN_NT', 'MOTIF_TURNOVER',
-           'INTRON_LOSS_RATE', 'CODONS', 'AMINO_ACIDS', 'SENSE', 'STOPS', 'AMINO_ACID_SHARES', 'OPTIMAL_CODONS',
-           'OPTIMALITY', 'GC_ENDING', 'BASES_OF', 'FREE', 'IN_PLACE', 'FIXED', 'codon_frequencies', 'SubstitutionModel',
-           'codon_model', 'base_model', 'drift', 'base_codes', 'find', 'avoid', 'plant', 'turn_over', 'Node',
-           'family_tree']
+           'OMEGA_LINKER', 'UTR_RATE', 'INTRON_RATE', 'INDEL_RATE', 'INDEL_EXPONENT', 'INDEL_MAX_NT',
+           'CODON_INDEL_RATE', 'MOTIF_TURNOVER', 'INTRON_LOSS_RATE', 'CODONS', 'AMINO_ACIDS', 'SENSE', 'STOPS',
+           'AMINO_ACID_SHARES', 'GC_ENDING', 'OPTIMALITY', 'BASES_OF', 'FREE', 'IN_PLACE', 'FIXED', 'codon_frequencies',
+           'SubstitutionModel', 'codon_model', 'base_model', 'drift', 'base_codes', 'find', 'avoid', 'plant',
+           'turn_over', 'Node', 'family_tree']
 
 # %% ../../nbs/data/16_evolution.ipynb #890e7e7d
 from dataclasses import dataclass
@@ -17,17 +17,18 @@ from itertools import product
 import numpy as np
 from Bio.Data.CodonTable import standard_dna_table
 
-# %% ../../nbs/data/16_evolution.ipynb #03f0cd15
+# %% ../../nbs/data/16_evolution.ipynb #7b5744fa
 TRANSITION_BIAS = 3.0  # rate of a transition over a transversion; 2-4 in vertebrates
-SPECIATION_AGE = 0.36  # neutral substitutions per site from the last common ancestor of all species to today (human-mouse is about 0.25)
-ROOT_AGE = 0.65  # from a family's first gene to today: duplications older than the species have room to happen
-DUPLICATION_RATE = 0.6  # per lineage and unit of time
+SPECIATION_AGE = 0.45  # neutral substitutions per site from the last common ancestor of all species to today (human-mouse is about 0.25, human-chicken 0.6)
+ROOT_AGE = 0.8  # from a family's first gene to today: duplications older than the species have room to happen
+DUPLICATION_RATE = 0.5  # per lineage and unit of time
 LOSS_RATE = 0.2  # per lineage and unit of time; rates chosen for about 2.5 genes a family with two species
 MAX_COPIES = 4  # genes of one family in one species: no family dominates the data set
-OMEGA_DOMAIN, OMEGA_LINKER = 0.04, 0.20  # accepted share of amino acid changes (dN/dS): domains are under strong selection, linkers less
-UTR_RATE, INTRON_RATE = 0.9, 1.0  # substitutions relative to neutral
+OMEGA_DOMAIN, OMEGA_LINKER = 0.05, 0.35  # accepted share of amino acid changes (dN/dS): domains are under strong selection, linkers less
+UTR_RATE, INTRON_RATE = 0.65, 1.0  # substitutions relative to neutral
 INDEL_RATE = 0.12  # insertions and deletions for each substitution, outside the CDS; about 1 in 8 in mammals
-INDEL_MEAN_NT = 3.0  # mean of their geometric length
+INDEL_EXPONENT, INDEL_MAX_NT = 1.7, 60  # their lengths follow a power law, as seen in genomes: most are short, a few are long
+CODON_INDEL_RATE = 0.06  # codons inserted or deleted in linkers, per codon and unit of time
 MOTIF_TURNOVER = 0.25  # planted motifs lost per unit of time: modest, so that they are traits of a family
 INTRON_LOSS_RATE = 0.08  # per intron and unit of time
 
@@ -39,26 +40,22 @@ STOPS = np.flatnonzero(AMINO_ACIDS == "*")
 AMINO_ACID_SHARES = dict(zip("ACDEFGHIKLMNPQRSTVWY", (  # in vertebrate proteins, per cent; with this much proline and serine as in ordered proteins
     7.4, 2.3, 4.7, 6.9, 4.0, 7.4, 2.9, 3.8, 7.2, 7.6, 1.8, 4.4, 5.0, 4.0, 4.2, 8.1, 6.2, 6.8, 1.3, 3.3)))
 
-# %% ../../nbs/data/16_evolution.ipynb #d16b9677
-OPTIMAL_CODONS = frozenset(
-    "GCG GCT TGC GAC GAA TTC GGA GGG CAT ATA ATC AAG CTC CTT TTG AAT CCA CCG CAA AGG CGA CGG AGT TCC TCT ACA ACC GTC GTT TAT".split())
-OPTIMALITY = np.array([0.0 if amino in "*MW" else 1.0 if codon in OPTIMAL_CODONS else -1.0 for codon, amino in zip(CODONS, AMINO_ACIDS)])
-GC_ENDING = np.array([codon[2] in "CG" for codon in CODONS])
+# %% ../../nbs/data/16_evolution.ipynb #cd8c8c00
+GC_ENDING = np.array([codon[2] in "GC" for codon in CODONS])
+OPTIMALITY = np.where([(codon[0] in "AC") == (codon[2] in "GC") for codon in CODONS], 1.0, -1.0)  # of each codon
+OPTIMALITY[np.isin(AMINO_ACIDS, list("*MW"))] = 0.0  # no choice, no optimality
 
 
 def codon_frequencies(
-    optimality: float,  # share of optimal codons, 0..1, where an amino acid leaves the choice
+    optimality: float,  # preference for optimal codons, 0..1
     gc: float,  # preference for codons that end in G or C over those that end in A or T, 0..1
 ) -> np.ndarray:  # (64,) sums to 1; 0 for stop codons
     "Codon frequencies of a gene: amino acids as in vertebrates, synonymous codons by optimality and, independently of it, by their last base."
-    weight = np.where(OPTIMALITY > 0, optimality, np.where(OPTIMALITY < 0, 1 - optimality, 1.0))
+    weight = np.where(OPTIMALITY > 0, optimality, np.where(OPTIMALITY < 0, 1 - optimality, 1.0)) * np.where(GC_ENDING, gc, 1 - gc)
     frequencies = np.zeros(64)
     for amino, share in AMINO_ACID_SHARES.items():
-        box = np.flatnonzero(AMINO_ACIDS == amino)
-        for optimal in np.unique(OPTIMALITY[box]):  # within a class only the last base decides, so that the two traits stay apart
-            same = box[OPTIMALITY[box] == optimal]
-            last = np.where(GC_ENDING[same], gc, 1 - gc)
-            frequencies[same] = share * weight[same[0]] * last / last.sum()
+        box = AMINO_ACIDS == amino
+        frequencies[box] = share * weight[box] / weight[box].sum()
     return frequencies / frequencies.sum()
 
 # %% ../../nbs/data/16_evolution.ipynb #6e0ceb3d
@@ -135,7 +132,7 @@ def base_model(
     np.fill_diagonal(exchange, 0)
     return SubstitutionModel(exchange, stationary, stationary @ exchange @ stationary)
 
-# %% ../../nbs/data/16_evolution.ipynb #d47a91d8
+# %% ../../nbs/data/16_evolution.ipynb #5fbd3365
 FREE, IN_PLACE, FIXED = np.arange(3, dtype=np.uint8)  # values of a guard
 
 
@@ -153,7 +150,7 @@ def drift(
     if len(sites) == 0:
         return bases, guard, block
     starts = rng.choice(sites, rng.poisson(len(sites) * time * INDEL_RATE / 2))
-    lengths = rng.geometric(1 / INDEL_MEAN_NT, len(starts))
+    lengths = np.minimum(rng.zipf(INDEL_EXPONENT, len(starts)), INDEL_MAX_NT)
     ends = np.minimum(starts + lengths, len(bases))
     cover = np.cumsum(np.bincount(starts, minlength=len(bases) + 1) - np.bincount(ends, minlength=len(bases) + 1))[:-1]
     keep = (cover == 0) | (guard > FREE)

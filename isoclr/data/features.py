@@ -55,9 +55,9 @@ def engineered_features(
         })
     return pd.DataFrame(rows)
 
-# %% ../../nbs/data/17_features.ipynb #5cb96177
+# %% ../../nbs/data/17_features.ipynb #9ef38d71
 def kmer_names(
-    k: Iterable[int] = (1, 2, 3, 4),  # word lengths
+    k: Iterable[int] = (5,),  # word lengths
 ) -> list[str]:
     "The words in the order of `kmer_frequencies`: shorter first, then alphabetical."
     return ["".join(word) for size in _word_sizes(k) for word in product("ACGT", repeat=size)]
@@ -70,10 +70,10 @@ def _word_sizes(k: Iterable[int]) -> list[int]:
         raise ConfigError(f"k-mer lengths must lie between 1 and 8, at least one of them; these are {sizes}.")
     return sizes
 
-# %% ../../nbs/data/17_features.ipynb #93a02765
+# %% ../../nbs/data/17_features.ipynb #77fdce2d
 def kmer_frequencies(
     store: TranscriptStore,  # whose transcripts are described
-    k: Iterable[int] = (1, 2, 3, 4),  # word lengths
+    k: Iterable[int] = (5,),  # word lengths
 ) -> np.ndarray:  # (n transcripts, Σ 4^k) float32; columns as in `kmer_names`
     "Frequencies of all words of some lengths in every transcript."
     sizes = _word_sizes(k)

@@ -10,14 +10,14 @@ __all__ = ['DOMAIN_AA', 'DOMAIN_COPIES', 'DOMAIN_CHANGED', 'LINKER_AA', 'UTR5_NT
            'Traits', 'draw_traits', 'Rates', 'Event', 'Gene', 'is_possible', 'draw_isoforms', 'draw_gene',
            'evolve_gene', 'evolve_family']
 
-# %% ../../nbs/data/16a_genes.ipynb #46635f0e
+# %% ../../nbs/data/16a_genes.ipynb #28671495
 import itertools
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from isoclr.data.evolution import (
-    AMINO_ACIDS, AMINO_ACID_SHARES, CODONS, FIXED, FREE, INTRON_LOSS_RATE, INTRON_RATE, IN_PLACE, OMEGA_DOMAIN, OMEGA_LINKER, STOPS, UTR_RATE,
+    AMINO_ACIDS, AMINO_ACID_SHARES, CODON_INDEL_RATE, CODONS, FIXED, FREE, INTRON_LOSS_RATE, INTRON_RATE, IN_PLACE, OMEGA_DOMAIN, OMEGA_LINKER, STOPS, UTR_RATE,
     MOTIF_TURNOVER, SENSE, Node, SubstitutionModel, avoid, BASES_OF, base_codes, base_model, codon_frequencies, codon_model, drift, plant, turn_over,
 )
 
@@ -393,7 +393,7 @@ def draw_gene(
     )
     return _write_codons(_plant_motifs(gene, traits, rng))
 
-# %% ../../nbs/data/16a_genes.ipynb #c0a87528
+# %% ../../nbs/data/16a_genes.ipynb #89cfeea6
 def evolve_gene(
     gene: Gene,
     time: float,  # length of the branch, in neutral substitutions per nucleotide
@@ -401,11 +401,12 @@ def evolve_gene(
     rng: np.random.Generator,
 ) -> Gene:  # a new gene; the old one is unchanged
     "Let a gene evolve along a branch."
-    codons = gene.codons.copy()
+    codons, selection = gene.codons.copy(), gene.selection
     for selected, model in ((1, rates.linker), (2, rates.domain)):
-        sites = gene.selection == selected
+        sites = selection == selected
         codons[sites] = model.evolve(codons[sites], time, rng)
     blocks, guards = list(gene.blocks), list(gene.guards)
+    codons, selection = _shift_codons(gene, codons, blocks, time, rates.linker, rng)
     movable = {i for event in gene.events for i in event.adds + event.removes}
     for i, kind in enumerate(gene.kinds):
         if kind == "intron" and not {i - 1, i + 1} & movable and rng.random() > np.exp(-INTRON_LOSS_RATE * time):
@@ -419,10 +420,30 @@ def evolve_gene(
                 rate * time, rates.bases, rng,
             )
             for i in numbers:
-                blocks[i], guards[i] = bases[block == i], guard[block == i]
-    evolved = replace(gene, blocks=tuple(blocks), guards=tuple(guards), codons=codons)
+                if (block == i).sum() >= MIN_EXON_NT:  # a block that would get too short stays as it was
+                    blocks[i], guards[i] = bases[block == i], guard[block == i]
+    evolved = replace(gene, blocks=tuple(blocks), guards=tuple(guards), codons=codons, selection=selection)
     _turn_over_motifs(evolved, rates.traits, time, rng)
     return _write_codons(evolved)
+
+
+def _shift_codons(
+    gene: Gene, codons: np.ndarray, blocks: list[np.ndarray], time: float, model: SubstitutionModel, rng: np.random.Generator,
+) -> tuple[np.ndarray, np.ndarray]:
+    "Delete and insert codons of linkers, each inside one block; changes the blocks' lengths in place and returns codons and selection."
+    numbers = [i for i, kind in enumerate(gene.kinds) if kind == "cds"]
+    block = np.repeat(numbers, [len(blocks[i]) for i in numbers]).reshape(-1, 3)  # of each base of each codon
+    roomy = np.array([len(bases) >= 2 * MIN_EXON_NT for bases in blocks])
+    movable = (gene.selection == 1) & (block == block[:, :1]).all(1) & roomy[block[:, 0]]
+    # 1 stays, 0 is deleted, 2 is followed by a new codon
+    copies = np.where(movable & (rng.random(len(codons)) < CODON_INDEL_RATE * time), rng.choice([0, 2], len(codons)), 1)
+    source = np.repeat(np.arange(len(codons)), copies)
+    new = np.concatenate([[False], source[1:] == source[:-1]])
+    codons = np.where(new, model.draw(len(source), rng), codons[source])
+    lengths = np.bincount(block[source].ravel(), minlength=len(blocks))
+    for i in numbers:
+        blocks[i] = np.zeros(lengths[i], np.uint8)
+    return codons, gene.selection[source]
 
 
 def _turn_over_motifs(gene: Gene, traits: Traits, time: float, rng: np.random.Generator) -> None:

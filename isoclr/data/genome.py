@@ -19,7 +19,7 @@ import numpy as np
 from ..config import InputError, did_you_mean
 from ..files import atomic_file, open_text
 
-# %% ../../nbs/data/11_genome.ipynb #f40d3e24
+# %% ../../nbs/data/11_genome.ipynb #29d46557
 BASES = "ACGTN"  # the code of a base is its index here
 _NOT_A_BASE = 255
 _CODES = np.full(256, _NOT_A_BASE, np.uint8)
@@ -34,7 +34,8 @@ def _refuse_other_letters(codes: np.ndarray, text: bytes, where: str) -> None:
     if codes.size and codes.max() == _NOT_A_BASE:
         at = int(codes.argmax())
         raise InputError(
-            f"{where}: {chr(text[at])!r} (position {at + 1}) is not a nucleotide letter. Known are A C G T U, N and the other IUPAC letters, in either case."
+            f"{where}: {chr(text[at])!r} (position {at + 1}) is not a nucleotide letter. "
+            "Known are A C G T U, N and the other IUPAC letters, in either case."
         )
 
 # %% ../../nbs/data/11_genome.ipynb #c914fb7f
@@ -113,7 +114,9 @@ def bgzip_blocks(
             file.seek(packed)
             head = file.read(18)
             if len(head) < 18 or head[:2] != b"\x1f\x8b" or head[12:16] != b"BC\x02\x00":
-                raise InputError(f"{path}: no bgzip block at byte {packed}: the file is broken or cut off. Get it again, or repack it with bgzip.")
+                raise InputError(
+                    f"{path}: no bgzip block at byte {packed}: the file is broken or cut off. Get it again, or repack it with bgzip."
+                )
             size = int.from_bytes(head[16:18], "little") + 1
             file.seek(packed + size - 4)
             tail = file.read(4)
@@ -126,7 +129,7 @@ def bgzip_blocks(
         raise InputError(f"{path} is cut off: the empty block that ends every bgzip file is missing. Get it again.")
     return np.array(blocks, np.int64)
 
-# %% ../../nbs/data/11_genome.ipynb #09e910ce
+# %% ../../nbs/data/11_genome.ipynb #760a9866
 @dataclass(frozen=True)
 class _Record:
     "One line of a `.fai` index: where a sequence lies in the unpacked text."
@@ -163,7 +166,10 @@ def _build_index(path: Path, packed: bool) -> dict[str, _Record]:
             Faidx(str(link)).close()
         except Exception as error:  # pyfaidx has a dozen of its own, besides UnicodeDecodeError and ValueError
             reason = str(error).replace(str(link), path.name)
-            raise InputError(f"{path} cannot be indexed: {reason} A FASTA file has '>name' lines, each name once, and lines of equal length between them.")
+            raise InputError(
+                f"{path} cannot be indexed: {reason} "
+                "A FASTA file has '>name' lines, each name once, and lines of equal length between them."
+            )
         index = link.with_name(link.name + ".fai")
         try:
             with atomic_file(f"{path}.fai") as beside:
@@ -172,10 +178,13 @@ def _build_index(path: Path, packed: bool) -> dict[str, _Record]:
             pass  # a read-only folder: the index is made again next time
         records = _read_index(index)
     if records is None:
-        raise InputError(f"{path} cannot be indexed: a sequence is empty or named twice, or lines differ in length. Rewrap it, e.g. with `seqkit seq -w 60`.")
+        raise InputError(
+            f"{path} cannot be indexed: a sequence is empty or named twice, or lines differ in length. "
+            "Rewrap it, e.g. with `seqkit seq -w 60`."
+        )
     return records
 
-# %% ../../nbs/data/11_genome.ipynb #914a0a79
+# %% ../../nbs/data/11_genome.ipynb #b863d523
 class Genome:
     "The sequences of a FASTA file, plain or bgzip."
 
@@ -229,7 +238,10 @@ class Genome:
             raise InputError(f"{self.path} has no sequence {name!r}. {explain_names([name], list(self._records))}")
         if name not in self._checked:
             if not self._agrees(name, self._records[name]):
-                raise InputError(f"{self.path}.fai does not fit {self.path.name} at {name}: it was made for another file. Delete the .fai; it is made anew.")
+                raise InputError(
+                    f"{self.path}.fai does not fit {self.path.name} at {name}: it was made for another file. "
+                    "Delete the .fai; it is made anew."
+                )
             self._checked.add(name)
         return self._records[name]
 
@@ -238,9 +250,13 @@ class Genome:
         record = self._records[name]
         raw = self._read(record.byte(start), record.byte(end - 1) + 1) if end > start else b""
         codes = np.frombuffer(raw.translate(_TRANSLATION, b"\r\n"), np.uint8)
-        _refuse_other_letters(codes, raw.translate(None, b"\r\n") if codes.size and codes.max() == _NOT_A_BASE else b"", f"{self.path}, {name} from {start}")
+        _refuse_other_letters(
+            codes, raw.translate(None, b"\r\n") if codes.size and codes.max() == _NOT_A_BASE else b"", f"{self.path}, {name} from {start}"
+        )
         if len(codes) != end - start:
-            raise InputError(f"{self.path}: lines of {name} differ in length. Rewrap the file, e.g. with `seqkit seq -w 60`, and delete its .fai.")
+            raise InputError(
+                f"{self.path}: lines of {name} differ in length. Rewrap the file, e.g. with `seqkit seq -w 60`, and delete its .fai."
+            )
         return codes
 
     def _agrees(self, name: str, record: _Record, last: bool = False) -> bool:
@@ -302,6 +318,8 @@ def explain_names(
         other = name[3:] if name.startswith("chr") else f"chr{name}"
         other = {"M": "MT", "chrMT": "chrM"}.get(other, other)
         if other in there:
-            return f"{text} {name!r} is probably {other!r} (UCSC writes chr1, Ensembl 1): take both files from one source, or rename one side."
+            return (
+                f"{text} {name!r} is probably {other!r} (UCSC writes chr1, Ensembl 1): take both files from one source, or rename one side."
+            )
     near = did_you_mean(asked[0], there)
     return text + (near if near.startswith(" Did") else " They come from different assemblies or sources: take both files from one.")

@@ -14,7 +14,7 @@ import pandas as pd
 from ..config import InputError
 from .annotation import numbered_lines
 
-# %% ../../nbs/data/14_homology.ipynb #1af352dd
+# %% ../../nbs/data/14_homology.ipynb #9105ceee
 def read_homology(
     path: str | Path,  # HomoloGene, with its header (4 columns) or without (6); plain, gzip or bgzip
     taxa: dict[str, int],  # species as named in the store → NCBI taxonomy id, e.g. {"human": 9606}
@@ -30,8 +30,8 @@ def read_homology(
                 continue
         if len(fields) != columns or columns not in (4, 6) or not (fields[0].isdigit() and fields[1].isdigit()):
             raise InputError(
-                f"{path}:{number}: not a HomoloGene row: {line[:60]!r}. It has 4 or 6 columns separated by tabs: group, taxonomy id, gene id, symbol. "
-                "Get the file again, or correct that line."
+                f"{path}:{number}: not a HomoloGene row: {line[:60]!r}. It has 4 or 6 columns separated by tabs: "
+                "group, taxonomy id, gene id, symbol. Get the file again, or correct that line."
             )
         seen.add(fields[1])
         if fields[1] in species_of:
@@ -39,7 +39,9 @@ def read_homology(
     for taxon, species in species_of.items():
         if taxon not in seen:
             known = ", ".join(sorted(seen, key=int)[:12])
-            raise InputError(f"{path} has no gene of {species} (taxonomy id {taxon}). It has: {known or 'nothing'}{', …' if len(seen) > 12 else ''}.")
+            raise InputError(
+                f"{path} has no gene of {species} (taxonomy id {taxon}). It has: {known or 'nothing'}{', …' if len(seen) > 12 else ''}."
+            )
     return pd.DataFrame(rows, columns=["species", "gene_name", "gene_id", "homology_group"])
 
 # %% ../../nbs/data/14_homology.ipynb #162b6a8f
@@ -79,7 +81,12 @@ def _report(genes: pd.DataFrame, groups: pd.Series, matched_by: np.ndarray, link
     for name in dict.fromkeys(genes.species):
         of_it = (genes.species == name).to_numpy()
         counts = {f"by {column}": int((matched_by[of_it] == column).sum()) for column in ("gene_name", "gene_id")}
-        species[name] = {"genes": int(of_it.sum()), **counts, "unmatched": int((matched_by[of_it] == "").sum()), "ambiguous": int(of_it[ambiguous].sum())}
+        species[name] = {
+            "genes": int(of_it.sum()),
+            **counts,
+            "unmatched": int((matched_by[of_it] == "").sum()),
+            "ambiguous": int(of_it[ambiguous].sum()),
+        }
     return {
         "species": species,
         "groups": int(groups.nunique()),

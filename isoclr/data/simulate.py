@@ -8,7 +8,7 @@ __all__ = ['CHROMOSOMES', 'INTERGENIC_NT', 'INTERGENIC_GC', 'GAP_NT', 'MASKED_SH
            'RIBOSOME_LOAD_SCALE', 'KOZAK_WEIGHTS', 'SIMULATION_VERSION', 'SimulateConfig', 'Transcript', 'ucsc_bin',
            'Simulation', 'simulate']
 
-# %% ../../nbs/data/16b_simulate.ipynb #12cba53d
+# %% ../../nbs/data/16b_simulate.ipynb #2ec60b65
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from Bio.bgzf import BgzfWriter
+from threadpoolctl import threadpool_limits
 from tqdm.auto import tqdm
 
 from ..config import Config, ConfigError, InputError
@@ -289,7 +290,7 @@ def _label(measured: pd.DataFrame, name: str, shares: dict[str, float], scale: t
     return measured[["species", "transcript_id", "gene_id", "family", *shares]].assign(
         explained=mean + deviation * explained, noise=deviation * noise, **{name: mean + deviation * (explained + noise)})
 
-# %% ../../nbs/data/16b_simulate.ipynb #324c4634
+# %% ../../nbs/data/16b_simulate.ipynb #e94d39f8
 SIMULATION_VERSION = 1  # counts up when the same settings give other bytes
 
 
@@ -325,7 +326,8 @@ def simulate(
         if not overwrite:
             raise InputError(f"{folder} holds a simulation with other settings: {found['config']}. Give another folder, or overwrite=True.")
     with atomic_folder(folder) as partial:
-        _write(partial, config, progress)
+        with threadpool_limits(1):  # matrices here are small: more threads only wait for each other
+            _write(partial, config, progress)
         files = sorted(path.relative_to(partial).as_posix() for path in partial.rglob("*") if path.is_file())
         manifest = {**wanted, "config_id": config.config_id, "files": {name: sha256(partial / name) for name in files}}
         (partial / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['DROP_REASONS', 'FORMAT_VERSION', 'SpeciesSource', 'StoreConfig', 'build_store', 'TranscriptStore']
 
-# %% ../../nbs/data/15_store.ipynb #34643c47
+# %% ../../nbs/data/15_store.ipynb #a348a5d7
 import hashlib
 import json
 from dataclasses import dataclass
@@ -17,9 +17,9 @@ import pandas as pd
 
 from ..config import Config, ConfigError, InputError, content_id
 from .annotation import PROBLEMS, read_annotation
-from .genome import Genome, explain_names, reverse_complement
+from .genome import Genome, explain_names
 from .homology import gene_groups
-from .tracks import BASE_BITS, PAD, sequence_from_tokens, tokens_from_exons
+from .tracks import BASE_BITS, PAD, sequence_from_tokens, splice, transcript_coordinates
 from ..files import atomic_folder, sha256
 
 # %% ../../nbs/data/15_store.ipynb #390b1aab
@@ -60,28 +60,7 @@ DROP_REASONS = {
     "duplicate_sequence": "the same sequence as an earlier transcript of the species (with distinct_sequences)",
 }
 
-# %% ../../nbs/data/15_store.ipynb #3d6223af
-def _transcript_coordinates(rows: pd.DataFrame) -> pd.DataFrame:
-    "Length and CDS (0-based half-open, -1 where non-coding) of annotation rows, in transcript coordinates."
-    counts = np.array([len(starts) for starts in rows.exon_starts], np.int64)
-    if not counts.sum():
-        return pd.DataFrame({"length_nt": 0, "cds_start": -1, "cds_end": -1}, index=rows.index)
-    starts, ends = np.concatenate(list(rows.exon_starts)), np.concatenate(list(rows.exon_ends))
-    owner = np.repeat(np.arange(len(rows)), counts)
-    sizes = ends - starts
-
-    def total(values):  # per transcript
-        return np.bincount(owner, weights=values, minlength=len(rows)).astype(np.int64)
-
-    low, high = rows.cds_start.to_numpy()[owner], rows.cds_end.to_numpy()[owner]
-    upstream = total(np.clip(low - starts, 0, sizes))  # exon bases left of the CDS on the chromosome
-    downstream = total(np.clip(ends - high, 0, sizes))  # and right of it
-    length, forward, coding = total(sizes), (rows.strand == "+").to_numpy(), (rows.cds_start >= 0).to_numpy()
-    cds_start = np.where(coding, np.where(forward, upstream, downstream), -1)
-    cds_end = np.where(coding, length - np.where(forward, downstream, upstream), -1)
-    return pd.DataFrame({"length_nt": length, "cds_start": cds_start, "cds_end": cds_end}, index=rows.index)
-
-# %% ../../nbs/data/15_store.ipynb #b6245aba
+# %% ../../nbs/data/15_store.ipynb #7b43711c
 def _choose(source: SpeciesSource, rows: pd.DataFrame, lengths: dict[str, int], config: StoreConfig) -> pd.DataFrame:
     "Why each row is left out (`reason`, empty for those kept) with a `detail`, in the order of `DROP_REASONS`."
 
@@ -99,7 +78,8 @@ def _choose(source: SpeciesSource, rows: pd.DataFrame, lengths: dict[str, int], 
     if np.any(last > limit):
         at = int((last > limit).argmax())
         raise InputError(
-            f"{place(at)} has an exon that ends at {last[at]:,}, beyond the end of {rows.chrom.iloc[at]} ({limit[at]:,} nt in {source.genome}). "
+            f"{place(at)} has an exon that ends at {last[at]:,}, "
+            f"beyond the end of {rows.chrom.iloc[at]} ({limit[at]:,} nt in {source.genome}). "
             "Annotation and FASTA are of different assemblies, or the FASTA is only a part: take both from one."
         )
     reason, detail = rows.problem.to_numpy(object).copy(), np.full(len(rows), "", object)
@@ -114,48 +94,17 @@ def _choose(source: SpeciesSource, rows: pd.DataFrame, lengths: dict[str, int], 
         reason[applies], detail[applies] = name, np.asarray(details, object)[applies]
     return pd.DataFrame({"reason": reason, "detail": detail}, index=rows.index)
 
-# %% ../../nbs/data/15_store.ipynb #349e383b
-def _splice(genome: Genome, rows: pd.DataFrame, progress: bool) -> np.ndarray:
-    "Tokens of all rows, end to end in their order."
-    from tqdm.auto import tqdm
-
-    offsets = np.concatenate([[0], np.cumsum(rows.length_nt)])
-    tokens = np.empty(offsets[-1], np.uint8)
-    by_chromosome = {chrom: group for chrom, group in rows.assign(at=offsets[:-1]).groupby("chrom", sort=False)}
-    for chrom in tqdm([name for name in genome.lengths if name in by_chromosome], desc=f"splicing {genome.path.name}", unit="chromosome", disable=not progress):
-        nucleotides, group = genome.chromosome(chrom), by_chromosome[chrom]
-        for chunk in np.array_split(np.arange(len(group)), 1 + int(group.length_nt.sum()) // 2**24):
-            part = group.iloc[chunk]
-            spliced, exon_lengths = [], []
-            for strand, starts, ends in zip(part.strand, part.exon_starts, part.exon_ends):
-                bases = np.concatenate([nucleotides[start:end] for start, end in zip(starts.tolist(), ends.tolist())])
-                lengths = ends - starts
-                spliced.append(bases if strand == "+" else reverse_complement(bases))
-                exon_lengths.append(lengths if strand == "+" else lengths[::-1])
-            shift = np.cumsum(part.length_nt) - part.length_nt
-            coding = part.cds_start >= 0
-            marked = tokens_from_exons(
-                np.concatenate(spliced),
-                np.concatenate(exon_lengths),
-                np.where(coding, part.cds_start + shift, -1),
-                np.where(coding, part.cds_end + shift, -1),
-                part.cds_frame.to_numpy(),
-            )
-            for at, begin, length in zip(part["at"], shift, part.length_nt):
-                tokens[at : at + length] = marked[begin : begin + length]
-    return tokens
-
-# %% ../../nbs/data/15_store.ipynb #e8c18af7
+# %% ../../nbs/data/15_store.ipynb #30d4ff8b
 def _species_part(source: SpeciesSource, config: StoreConfig, progress: bool) -> tuple[pd.DataFrame, np.ndarray, pd.DataFrame, dict]:
     "Kept transcripts of one species, their tokens, the dropped rows and the counts."
     genome = Genome(source.genome)
     rows = read_annotation(source.annotation)
-    in_transcript = _transcript_coordinates(rows)
+    in_transcript = transcript_coordinates(rows)
     rows["length_nt"] = in_transcript.length_nt
     fate = _choose(source, rows, genome.lengths, config)
-    rows[["cds_start", "cds_end"]] = in_transcript[["cds_start", "cds_end"]]
-    kept = rows[fate.reason == ""]
-    tokens = _splice(genome, kept, progress)
+    keep = fate.reason == ""
+    kept = rows[keep].assign(**in_transcript[keep])
+    tokens = splice(genome, rows[keep], in_transcript[keep], progress)
     if config.distinct_sequences:
         kept, tokens = _distinct(kept, tokens, fate)
     dropped = pd.DataFrame({"transcript_id": rows.transcript_id, "species": source.species, "line": rows.line, **fate})[fate.reason != ""]
@@ -181,7 +130,21 @@ def _distinct(kept: pd.DataFrame, tokens: np.ndarray, fate: pd.DataFrame) -> tup
 
 # %% ../../nbs/data/15_store.ipynb #88fce689
 FORMAT_VERSION = 1
-_COLUMNS = ["transcript_id", "gene_id", "gene_name", "species", "chrom", "strand", "exon_starts", "exon_ends", "length_nt", "cds_start", "cds_end", "group", "offset"]
+_COLUMNS = [
+    "transcript_id",
+    "gene_id",
+    "gene_name",
+    "species",
+    "chrom",
+    "strand",
+    "exon_starts",
+    "exon_ends",
+    "length_nt",
+    "cds_start",
+    "cds_end",
+    "group",
+    "offset",
+]
 
 
 def _content_hash(transcripts: pd.DataFrame, nucleotides: np.ndarray) -> str:
@@ -191,7 +154,9 @@ def _content_hash(transcripts: pd.DataFrame, nucleotides: np.ndarray) -> str:
         values = transcripts[name]
         digest.update(f"{name}\n".encode())
         if name in ("exon_starts", "exon_ends"):
-            digest.update(np.array([len(value) for value in values], "<i8").tobytes() + np.concatenate(list(values)).astype("<i8").tobytes())
+            digest.update(
+                np.array([len(value) for value in values], "<i8").tobytes() + np.concatenate(list(values)).astype("<i8").tobytes()
+            )
         elif pd.api.types.is_integer_dtype(values.dtype):
             digest.update(values.to_numpy("<i8").tobytes())
         else:
@@ -207,7 +172,9 @@ def _build_id(sources: list[SpeciesSource], homology: pd.DataFrame | None, confi
     for source in sources:
         Genome(source.genome)  # refuses what is no FASTA before anything is read
         if not Path(source.annotation).is_file():
-            raise InputError(f"{source.annotation} does not exist. Give the path of a genePred or GTF file; relative paths start at {Path.cwd()}.")
+            raise InputError(
+                f"{source.annotation} does not exist. Give the path of a genePred or GTF file; relative paths start at {Path.cwd()}."
+            )
         checksums = {f"{kind}_sha256": sha256(getattr(source, kind)) for kind in ("genome", "annotation")}
         files.append({**source.to_dict(), **checksums})
     table = None if homology is None else hashlib.sha256(homology.to_csv(index=False).encode()).hexdigest()
@@ -243,7 +210,9 @@ def build_store(
                 dropped.append(left_out)
             transcripts = pd.concat(parts, ignore_index=True)
             if not len(transcripts):
-                raise InputError(f"no transcript is left to store: {json.dumps(counts)}. Change the settings of StoreConfig or the annotation.")
+                raise InputError(
+                    f"no transcript is left to store: {json.dumps(counts)}. Change the settings of StoreConfig or the annotation."
+                )
             _write_npy_header(out, int(transcripts.length_nt.sum()))
         transcripts["offset"] = np.cumsum(transcripts.length_nt) - transcripts.length_nt
         transcripts["group"], homology_report = _groups(transcripts, homology)
@@ -280,7 +249,9 @@ def _existing(path: Path, build_id: str, overwrite: bool) -> "TranscriptStore | 
         return store
     if overwrite:
         return None
-    raise InputError(f"{path} holds a store that was built from other files or settings. Give another path, or overwrite=True to replace it.")
+    raise InputError(
+        f"{path} holds a store that was built from other files or settings. Give another path, or overwrite=True to replace it."
+    )
 
 
 def _write_npy_header(out, size: int) -> None:
@@ -295,7 +266,7 @@ def _groups(transcripts: pd.DataFrame, homology: pd.DataFrame | None) -> tuple[n
     groups, report = gene_groups(genes, homology)
     return transcripts.gene_id.map(dict(zip(genes.gene_id, groups))).to_numpy(object), report
 
-# %% ../../nbs/data/15_store.ipynb #80d41814
+# %% ../../nbs/data/15_store.ipynb #3c27083d
 class TranscriptStore:
     "Transcripts of one or many species: a table, and tokens of one byte a nucleotide."
 
@@ -317,7 +288,10 @@ class TranscriptStore:
         try:
             info = json.loads((path / "store.json").read_text())
             if info["format_version"] != FORMAT_VERSION:
-                raise InputError(f"{path} is of format {info['format_version']}, this isoclr reads {FORMAT_VERSION}. Build it again, or install another version.")
+                raise InputError(
+                    f"{path} is of format {info['format_version']}, this isoclr reads {FORMAT_VERSION}. "
+                    "Build it again, or install another version."
+                )
             nucleotides = np.load(path / "nucleotides.npy", mmap_mode="r")
             n_rows = pq.ParquetFile(path / "transcripts.parquet").metadata.num_rows
         except InputError:
@@ -362,7 +336,10 @@ class TranscriptStore:
     @property
     def account(self) -> pd.DataFrame:
         "A row a species: transcripts read, kept, and dropped for each reason."
-        rows = {species: {"read": counts["read"], "kept": counts["kept"], **counts["dropped"]} for species, counts in self.info["counts"].items()}
+        rows = {
+            species: {"read": counts["read"], "kept": counts["kept"], **counts["dropped"]}
+            for species, counts in self.info["counts"].items()
+        }
         return pd.DataFrame.from_dict(rows, orient="index").fillna(0).astype(int)
 
     @cached_property

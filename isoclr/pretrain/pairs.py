@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['holdout_groups', 'PairConfig', 'PairBatch', 'PairSampler', 'mask_tokens']
 
-# %% ../../nbs/pretrain/30_pairs.ipynb #9f51e56b
+# %% ../../nbs/pretrain/30_pairs.ipynb #6d270807
 import hashlib
 from dataclasses import dataclass, fields, replace
 from typing import Sequence
@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from ..config import Config, ConfigError
+from ..data.homology import ISOFORM, ORTHOLOG, PARALOG, SELF
 from ..data.store import TranscriptStore
 from ..data.tracks import MASK
 
@@ -79,7 +80,7 @@ class PairBatch:
         "The batch on another device."
         return replace(self, **{field.name: getattr(self, field.name).to(device, non_blocking=True) for field in fields(self)})
 
-# %% ../../nbs/pretrain/30_pairs.ipynb #899e5375
+# %% ../../nbs/pretrain/30_pairs.ipynb #860ff2ce
 _STRETCH = 0.2  # lengths are stretched by up to this share before sorting
 
 
@@ -96,6 +97,7 @@ class PairSampler:
         self.store, self.config, self.seed = store, config, seed
         table = store.transcripts
         rows = np.arange(len(table)) if rows is None else np.asarray(rows, np.int64)
+        self._refuse_too_few(table["group"].to_numpy()[rows])
         codes = {name: pd.factorize(table[name].to_numpy()[rows], sort=True)[0] for name in ("gene_id", "group", "species")}
         order = np.lexsort((codes["gene_id"], codes["species"], codes["group"]))
         self._rows = rows[order]
@@ -106,19 +108,18 @@ class PairSampler:
         self._group = group[self._start]
         self._block = _blocks(self._group)  # genes of the group, of whatever species
         self._kin = _blocks(self._group * (species.max(initial=0) + 1) + species[self._start])  # genes of the group in the species
-        self._check()
+        if not (self._available() * config.relation_weights).any():
+            raise ConfigError("No gene has an isoform or a homolog of a weight above 0: there are no pairs to learn from. Take more transcripts, or a homology table.")
         self._group_of_row = pd.factorize(table["group"].to_numpy(), sort=True)[0]
         self._epoch, self._plan = -1, []
 
-    def _check(self) -> None:
-        "Refuse what cannot be learnt from."
-        n_groups = len(np.unique(self._group))
-        if self.config.batch_pairs > n_groups:
+    def _refuse_too_few(self, groups: np.ndarray) -> None:
+        "A batch of more pairs than there are groups would hold pairs that must not repel each other."
+        n_groups, wanted = len(np.unique(groups)), self.config.batch_pairs
+        if wanted > n_groups:
             raise ConfigError(
-                f"batch_pairs = {self.config.batch_pairs}, but there are {n_groups} homology groups to draw from. Set it to {n_groups} or less, or take more transcripts."
+                f"batch_pairs = {wanted}, but there are {n_groups} homology groups to draw from. Set it to {n_groups} or less, or take more transcripts."
             )
-        if not (self._available() * self.config.relation_weights).any():
-            raise ConfigError("No gene has an isoform or a homolog of a weight above 0: there are no pairs to learn from. Take more transcripts, or a homology table.")
 
     def _available(self) -> np.ndarray:
         "(genes, 3) bool: whether a gene has an isoform, a paralog, an ortholog."
@@ -145,15 +146,16 @@ class PairSampler:
         anchor = self._start + rng.integers(self._count)
         weight = self._available() * np.array(self.config.relation_weights)
         cumulative = weight.cumsum(1) / np.maximum(weight.sum(1, keepdims=True), np.finfo(float).tiny)
-        relation = np.where(weight.any(1), 1 + (rng.random((self.n_genes, 1)) >= cumulative[:, :2]).sum(1), 0)
+        drawn = (rng.random((self.n_genes, 1)) >= cumulative[:, :2]).sum(1)
+        relation = np.where(weight.any(1), np.array([ISOFORM, PARALOG, ORTHOLOG])[drawn], SELF)
         (k0, k1), (b0, b1) = self._kin.T, self._block.T
         isoform = _another(rng, anchor, self._start, self._start + self._count)
         paralog = _another(rng, gene, k0, k1)
         ortholog = b0 + rng.integers(np.maximum(b1 - b0 - (k1 - k0), 1))
         ortholog += np.where(ortholog >= k0, k1 - k0, 0)
-        homolog = np.where(relation == 2, paralog, np.where(relation == 3, ortholog, gene))
+        homolog = np.select([relation == PARALOG, relation == ORTHOLOG], [paralog, ortholog], gene)
         partner = self._start[homolog] + rng.integers(self._count[homolog])
-        partner = np.choose(relation, [anchor, isoform, partner, partner])
+        partner = np.select([relation == SELF, relation == ISOFORM], [anchor, isoform], partner)
         longest = np.maximum(self._length[anchor], self._length[partner]) * rng.uniform(1, 1 + _STRETCH, self.n_genes)
         batches = np.array_split(np.argsort(longest, kind="stable"), self.batches_per_epoch)
         return [(self._rows[anchor[b]], self._rows[partner[b]], relation[b].astype(np.uint8)) for b in (batches[i] for i in rng.permutation(len(batches)))]

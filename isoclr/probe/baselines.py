@@ -13,7 +13,7 @@ from ..data.store import TranscriptStore
 from ..models.encoder import EncoderConfig, build_encoder
 from .embed import embed
 
-# %% ../../nbs/probe/44_baselines.ipynb #48d7422a
+# %% ../../nbs/probe/44_baselines.ipynb #163bb906
 def baseline_representations(
     store: TranscriptStore,  # whose transcripts are described
     encoder_config: EncoderConfig,  # of the trained encoder
@@ -21,8 +21,10 @@ def baseline_representations(
     progress: bool = True,  # show bars
 ) -> dict[str, np.ndarray]:  # name → (n, D), rows in the order of the store
     "Representations that nothing was learnt for."
+    features = engineered_features(store)
+    scale = features.std().replace(0, 1)
     return {
         "untrained": embed(store, build_encoder(encoder_config, seed=seed), progress=progress).X,
         "k-mer": kmer_frequencies(store),
-        "features": engineered_features(store).to_numpy(dtype=np.float32),
+        "features": ((features - features.mean()) / scale).to_numpy(dtype=np.float32),
     }

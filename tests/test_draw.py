@@ -1,0 +1,100 @@
+"""The static map: what is drawn, in which colours, and that its page needs no network."""
+import json
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+from anndata import AnnData, read_h5ad
+
+from isoclr.config import InputError
+from isoclr.latent.draw import MISSING_COLOR, PALETTE, draw_map, write_html
+
+
+def embeddings(n=50, **columns):
+    obs = pd.DataFrame({"gene_name": "A<b>", "transcript_id": [f"NM_{i}" for i in range(n)], "species": "human", "length_nt": np.arange(n) + 100, **columns},
+                       index=[f"t{i}" for i in range(n)])
+    return AnnData(np.zeros((n, 3), dtype=np.float32), obs=obs, obsm={"X_umap": np.random.default_rng(0).normal(size=(n, 2))})
+
+
+def drawn(figure):
+    "Transcripts of each trace."
+    return {trace.name: [row[1] for row in trace.customdata] for trace in figure.data}
+
+
+@pytest.mark.parametrize("through_file", [False, True])
+def test_categories_and_missing(tmp_path, through_file):
+    kinds = np.array(["b", "a", None, "", "a"] * 10, dtype=object)
+    adata = embeddings(kind=kinds)
+    if through_file:
+        adata.write_h5ad(tmp_path / "x.h5ad")
+        adata = read_h5ad(tmp_path / "x.h5ad")
+    figure = draw_map(adata, "kind")
+    assert [trace.name for trace in figure.data] == ["missing", "a", "b"]
+    assert figure.data[0].marker.color == MISSING_COLOR and [t.marker.color for t in figure.data[1:]] == list(PALETTE[:2])
+    assert all(trace.type == "scattergl" for trace in figure.data)
+    for name, transcripts in drawn(figure).items():
+        assert transcripts == [f"NM_{i}" for i in range(50) if (kinds[i] or "missing") == name]
+    for trace in figure.data:
+        rows = [int(row[1][3:]) for row in trace.customdata]
+        assert np.array_equal(np.column_stack([trace.x, trace.y]), adata.obsm["X_umap"][rows])
+
+
+def test_numbers_are_a_scale_and_gaps_are_grey():
+    values = np.arange(50.0)
+    values[[3, 4]] = np.nan, np.inf
+    figure = draw_map(embeddings(half_life=values), "half_life")
+    assert [trace.name for trace in figure.data] == ["missing", "half_life"]
+    assert drawn(figure)["missing"] == ["NM_3", "NM_4"] and figure.data[1].marker.color.tolist() == np.delete(values, [3, 4]).tolist()
+    assert "half_life %{customdata[4]}" in figure.data[1].hovertemplate and figure.data[0].customdata[0][4] == "missing"
+
+
+@pytest.mark.parametrize("values, names", [
+    (np.full(50, np.nan), ["missing"]), (np.full(50, None), ["missing"]), (np.arange(50) % 2 == 0, ["False", "True"]), (np.arange(50), ["it"]),
+    (pd.array([None, 1] * 25, dtype="Int64"), ["missing", "it"]), (pd.array([None, True] * 25, dtype="boolean"), ["missing", "True"]),
+    (pd.Categorical(["x", None] * 25, categories=["x", "unused"]), ["missing", "x"]),
+])
+def test_every_kind_of_column(values, names):
+    assert [trace.name for trace in draw_map(embeddings(it=values), "it").data] == names
+
+
+def test_more_categories_than_colours():
+    figure = draw_map(embeddings(400, gene=[f"g{min(i, 99):02}" for i in range(400)]), "gene")
+    assert len(figure.data) == 35 and figure.data[0].name == "66 others" and sum(len(trace.x) for trace in figure.data) == 400
+    assert "g99" in drawn(figure)  # the largest keeps a colour of its own
+    assert len({(trace.marker.color, trace.marker.symbol) for trace in figure.data}) == 35
+
+
+def test_hover_names_gene_transcript_species_and_length():
+    hover = draw_map(embeddings(), "species").data[0].hovertemplate
+    assert [part.split()[0] for part in hover.removesuffix("<extra></extra>").split("<br>")] == ["gene", "transcript", "species", "length"]
+    bare = embeddings()
+    del bare.obs["gene_name"]
+    assert draw_map(bare, "length_nt").data[0].hovertemplate.startswith("transcript")
+
+
+def test_one_transcript_and_one_dimension():
+    assert len(draw_map(embeddings(1), "species").data[0].x) == 1
+    adata = embeddings()
+    adata.obsm["X_pca"] = adata.obsm["X_umap"][:, :1]
+    assert not draw_map(adata, "species", "pca").data[0].y.any()
+
+
+def test_refusals():
+    with pytest.raises(InputError, match=r"no column 'specie' .*Did you mean 'species'"):
+        draw_map(embeddings(), "specie")
+    with pytest.raises(InputError, match=r"no projection 'pca': call project\(adata, 'pca'\) first.*umap"):
+        draw_map(embeddings(), "species", "pca")
+    with pytest.raises(InputError, match="no transcripts to draw"):
+        draw_map(embeddings()[:0].copy(), "species")
+
+
+def test_page_is_whole_deterministic_and_fetches_nothing(tmp_path):
+    figure = draw_map(embeddings(), "species")
+    write_html(figure, tmp_path / "my map.html")
+    page = (tmp_path / "my map.html").read_text(encoding="utf-8")
+    assert not re.search(r"<(script|link|img|iframe)\b[^>]*\b(src|href)\s*=", page) and "Plotly.newPlot" in page and len(page) > 2e6
+    assert json.dumps("NM_49") in page and "A<b>" not in page.split("Plotly.newPlot")[-1]  # text cannot break out of the script
+    write_html(figure, tmp_path / "again" / "my map.html")
+    assert (tmp_path / "again" / "my map.html").read_bytes() == (tmp_path / "my map.html").read_bytes()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["again", "my map.html"]
