@@ -28,7 +28,7 @@ SAME = [
 ]
 
 
-# writers that go base by base: a transcript is a dict with exons [(start, end)], and `coding`: how many bases are read before the CDS, and its length
+# writers that go base by base; a transcript is a dict with exons [(start, end)] and `coding`: bases read before the CDS, and its length
 
 
 def reading_order(transcript) -> list[int]:
@@ -313,6 +313,7 @@ REFUSED = {
     "txEnd is not the last exon's end": (ROW.replace("\t60\t15", "\t61\t15"), ":1: the exons of T1 reach from 10 to 60"),
     "exon of no length": (ROW.replace("30,", "60,"), ":1: an exon of T1 ends before it begins"),
     "a word for a number": (ROW.replace("\t15\t", "\tx15\t"), ":1: cdsStart is 'x15', not a whole number"),
+    "underscores and blanks in a number": (ROW.replace("\t15\t", "\t1_5\t"), ":1: cdsStart is '1_5', not a whole number"),
     "frame 3": (ROW.replace("0,2,", "3,2,"), ":1: exonFrames of T1 has 3"),
     "blanks for tabs": (ROW.replace("\t", "  "), ":1: not a row of a known.*separated by tabs"),
     "error page": ("<html><body>404 Not Found</body></html>", ":1: not a row of a known annotation format"),

@@ -94,6 +94,7 @@ def test_page_is_whole_deterministic_and_fetches_nothing(tmp_path):
     write_html(figure, tmp_path / "my map.html")
     page = (tmp_path / "my map.html").read_text(encoding="utf-8")
     assert not re.search(r"<(script|link|img|iframe)\b[^>]*\b(src|href)\s*=", page) and "Plotly.newPlot" in page and len(page) > 2e6
+    assert '"showSendToCloud": false' in page.split("Plotly.newPlot")[-1]  # no button that uploads the data
     assert json.dumps("NM_49") in page and "A<b>" not in page.split("Plotly.newPlot")[-1]  # text cannot break out of the script
     write_html(figure, tmp_path / "again" / "my map.html")
     assert (tmp_path / "again" / "my map.html").read_bytes() == (tmp_path / "my map.html").read_bytes()

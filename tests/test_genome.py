@@ -266,7 +266,7 @@ def test_what_is_no_genome_is_refused(tmp_path, make, message):
 
 def test_letters_that_are_no_nucleotides(tmp_path):
     genome = Genome(write_fasta(tmp_path / "g.fa", {"protein": "ACGTACGTACGTMKLV*"}, width=5))
-    with pytest.raises(InputError, match=r"g\.fa, protein from 0: 'L' \(position 15\)"):
+    with pytest.raises(InputError, match=r"g\.fa, protein: 'L' \(position 15\)"):
         genome.chromosome("protein")
     assert genome.fetch(Interval("protein", 0, 12)) == "ACGT" * 3
 

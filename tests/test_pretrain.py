@@ -18,17 +18,9 @@ from isoclr.data.simulate import SimulateConfig, simulate
 from isoclr.data.store import SpeciesSource, TranscriptStore, build_store
 from isoclr.models.encoder import EncoderConfig, build_encoder
 from isoclr.pretrain import pretrain as module
+from isoclr.pretrain.checkpoint import append_metrics, rewind_metrics
 from isoclr.pretrain.pairs import PairSampler, holdout_groups
-from isoclr.pretrain.pretrain import (
-    ContrastiveModel,
-    PretrainConfig,
-    append_metrics,
-    heldout_retrieval,
-    parameter_groups,
-    pretrain,
-    rewind_metrics,
-    transcript_vectors,
-)
+from isoclr.pretrain.pretrain import ContrastiveModel, PretrainConfig, heldout_retrieval, parameter_groups, pretrain, transcript_vectors
 from isoclr.pretrain.schedule import warmup_cosine
 
 TINY = EncoderConfig(filters=(8, 8), blocks=(1, 1), dilations=(1, 2), stem_pool=4)

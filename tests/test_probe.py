@@ -247,3 +247,24 @@ def test_too_few_groups_and_constant_test_labels():
     splits = group_splits(np.arange(100).astype(str), [0], 0.15, np.arange(100) < 50)
     with pytest.raises(InputError, match="tested with seed 0 are equal"):
         probe(np.zeros((100, 2)), task_of(labels), np.arange(100).astype(str), splits)
+
+
+def test_half_life_of_the_real_regions(shared_data, tmp_path):
+    "From FASTA to table on real genes: lengths and exon density alone predict human half-life with r of about 0.5, and the counts of the labels are exact."
+    from isoclr.data.features import engineered_features
+    from isoclr.data.homology import read_homology
+    from isoclr.data.store import SpeciesSource, build_store
+    from isoclr.probe.tasks import load_task
+
+    sources = [SpeciesSource(species, str(shared_data / f"genome/{genome}.fa.gz"), str(shared_data / f"annotation/{annotation}.genePred.tsv.gz"))
+               for species, genome, annotation in (("human", "hg38.regions", "hg38.regions.refseq"), ("mouse", "mm10.regions", "mm10.regions.gencodeVM18"))]
+    homology = read_homology(shared_data / "homology/homologene_build68.tsv.gz", {"human": 9606, "mouse": 10090})
+    store = build_store(tmp_path / "store", sources, homology, progress=False)
+    tasks = [load_task(TaskConfig(f"half_life_{species}", str(shared_data / f"halflife/saluki_all_HLs_{species}_PC1.txt.gz"), f"{species}_PC1",
+                                  "external_gene_name", "gene_name", species), store.transcripts) for species in ("human", "mouse")]
+    # LYST is labelled in both species, and all its transcripts are longer than the default 12,288 nt: 279 and 216 become 278 and 215
+    assert [len(task) for task in tasks] == [278, 215] and [len(task.unlabelled) for task in tasks] == [121, 99]
+    table = summarise(probe_all({"features": engineered_features(store).to_numpy()}, tasks, store.transcripts["group"], progress=False))
+    r = table[table.metric == "pearson"].set_index("task")
+    assert (r["low"] > 0.2).all() and r.loc["half_life_human", "mean"] == pytest.approx(0.5, abs=0.1) and r.loc["half_life_mouse", "mean"] == pytest.approx(0.55, abs=0.1)
+    assert r.loc["half_life_human", "n_test"] == pytest.approx(0.15 * 278, abs=3)

@@ -18,7 +18,7 @@ from ..config import InputError
 from .genome import bgzip_blocks, compression
 from ..files import open_text
 
-# %% ../../nbs/data/12_annotation.ipynb #dc7d7599
+# %% ../../nbs/data/12_annotation.ipynb #b3e9d97b
 PROBLEMS = {
     "no_exons": "the file gives a transcript or a CDS, but no exon",
     "no_strand": "the strand is neither + nor -, or the exons lie on both (trans-splicing)",
@@ -26,20 +26,7 @@ PROBLEMS = {
     "cds_outside_exons": "the CDS begins or ends outside the exons",
     "repeated_id": "a GTF gives the same transcript_id twice on one chromosome, so that its exons cannot be told apart",
 }
-_COLUMNS = (
-    "transcript_id",
-    "gene_id",
-    "gene_name",
-    "chrom",
-    "strand",
-    "exon_starts",
-    "exon_ends",
-    "cds_start",
-    "cds_end",
-    "cds_frame",
-    "line",
-    "problem",
-)
+_COLUMNS = "transcript_id gene_id gene_name chrom strand exon_starts exon_ends cds_start cds_end cds_frame line problem".split()
 
 
 def _problem(strand: str, starts: list[int], ends: list[int], cds_start: int, cds_end: int) -> str:
@@ -82,13 +69,13 @@ def numbered_lines(
         except UnicodeDecodeError:
             raise _refuse(path, number + 1, "this is not UTF-8 text", "Give a text file, plain, gzip or bgzip.")
 
-# %% ../../nbs/data/12_annotation.ipynb #64db2c8e
+# %% ../../nbs/data/12_annotation.ipynb #f8c02a00
 def _whole(path: Path, line: int, name: str, text: str) -> int:
     "A whole number, or an error that names the column."
-    try:
-        return int(text)
-    except ValueError:
+    digits = text[1:] if text.startswith("-") else text
+    if not (digits.isascii() and digits.isdigit()):  # int() would also take blanks, underscores and other scripts
         raise _refuse(path, line, f"{name} is {text!r}, not a whole number")
+    return int(text)
 
 # %% ../../nbs/data/12_annotation.ipynb #282bfd4c
 _BARE = ("name", "chrom", "strand", "txStart", "txEnd", "cdsStart", "cdsEnd", "exonCount", "exonStarts", "exonEnds")

@@ -21,13 +21,13 @@ from isoclr.data.evolution import (
     MOTIF_TURNOVER, SENSE, Node, SubstitutionModel, avoid, BASES_OF, base_codes, base_model, codon_frequencies, codon_model, drift, plant, turn_over,
 )
 
-# %% ../../nbs/data/16a_genes.ipynb #485b34d7
+# %% ../../nbs/data/16a_genes.ipynb #685aebdd
 DOMAIN_AA = (30, 48)  # length of a domain
 DOMAIN_COPIES = 3  # at most so many domains in a protein
 DOMAIN_CHANGED = 0.15  # share of a domain's residues in which a family departs from the consensus
-LINKER_AA = (14, 46)  # length of what lies between domains, and at both ends
+LINKER_AA = (10, 38)  # length of what lies between domains, and at both ends
 UTR5_NT, UTR5_SPREAD = 75, 0.5  # median length of a 5'UTR exon and the standard deviation of its logarithm
-UTR3_NT, UTR3_SPREAD = 250, 0.40
+UTR3_NT, UTR3_SPREAD = (110, 170), 0.45
 UTR_LIMITS_NT = (24, 700)
 INTRON_NT = (60, 300)  # real introns are far longer, and nothing here depends on it
 MIN_EXON_NT = 30  # shorter exons are hard to splice
@@ -36,7 +36,7 @@ MIN_CDS_CODONS = 40  # of an isoform; below that it is not kept
 ISOFORM_SHARES = (0.20, 0.25, 0.20, 0.15, 0.12, 0.08)  # of genes with 1, 2, ... 6 isoforms wanted; not every gene has as many
 PHASE_0_SHARE = 0.5  # of introns between two codons; about half in vertebrates
 EVENT_SHARES = {"skipped exon": 0.5, "skipped exon, frameshift": 0.12, "alternative donor": 0.35, "alternative acceptor": 0.35,
-                "alternative first exon": 0.4, "alternative polyadenylation": 0.5}  # of places where it could happen that have it
+                "alternative first exon": 0.45, "alternative polyadenylation": 0.6}  # of places where it could happen that have it
 EXTENSION_CODONS = (4, 12)  # between two alternative donors or acceptors
 
 # %% ../../nbs/data/16a_genes.ipynb #69d40cbd
@@ -61,7 +61,7 @@ def draw_domains(
     "Invent the consensus peptide of every domain."
     return {domain: rng.choice(_RESIDUES, rng.integers(*DOMAIN_AA, endpoint=True), p=_RESIDUE_SHARES) for domain in DOMAINS}
 
-# %% ../../nbs/data/16a_genes.ipynb #742911d5
+# %% ../../nbs/data/16a_genes.ipynb #4c52674f
 @dataclass(frozen=True)
 class Traits:
     "What a gene family inherits."
@@ -82,7 +82,7 @@ def draw_traits(rng: np.random.Generator) -> Traits:
     function_class = rng.choice(list(FUNCTION_CLASSES))
     content = list(FUNCTION_CLASSES[function_class])
     content += list(rng.choice(content, rng.integers(0, DOMAIN_COPIES - len(content), endpoint=True)))
-    leader = rng.choice(["alternative first exon", "intron", "plain"], p=[EVENT_SHARES["alternative first exon"], 0.25, 0.35])
+    leader = rng.choice(["alternative first exon", "intron", "plain"], p=[EVENT_SHARES["alternative first exon"], 0.2, 0.35])
     return Traits(
         function_class=str(function_class),
         domains=tuple(str(domain) for domain in rng.permutation(content)),
@@ -171,7 +171,7 @@ class Gene:
         stops = np.flatnonzero(np.isin(frame @ [16, 4, 1], STOPS))
         return (mature, start, start + 3 * int(stops[0]) + 3) if len(stops) else (mature, -1, -1)
 
-# %% ../../nbs/data/16a_genes.ipynb #9eec76a1
+# %% ../../nbs/data/16a_genes.ipynb #ef9e37c6
 def is_possible(
     gene: Gene,
     chosen: np.ndarray,  # (blocks,) bool
@@ -193,7 +193,7 @@ def draw_isoforms(
     "Choose one to six isoforms: the reference, then single events and combinations of up to three."
     wanted = 1 + rng.choice(len(ISOFORM_SHARES), p=ISOFORM_SHARES)
     subsets = [subset for size in (1, 2, 3) for subset in itertools.combinations(gene.events, size)]
-    order = np.argsort([len(subset) + 2 * rng.random() for subset in subsets])
+    order = np.argsort([len(subset) + 3 * rng.random() for subset in subsets])
     isoforms = [(gene.reference, ())]
     for subset in (subsets[i] for i in order):
         if len(isoforms) == wanted:
@@ -331,7 +331,7 @@ def _avoid_motifs(gene: Gene) -> None:
 
 _UNWANTED = {"utr5": START_CODON, "utr3": AU_RICH_ELEMENT}
 
-# %% ../../nbs/data/16a_genes.ipynb #15c31923
+# %% ../../nbs/data/16a_genes.ipynb #a4e3cad6
 def draw_gene(
     rates: Rates,
     domains: dict[str, np.ndarray],
@@ -383,8 +383,8 @@ def draw_gene(
         if i < len(cuts):
             build.intron()
 
-    build.utr("utr3", UTR3_NT / 2, UTR3_SPREAD)
-    distal = build.utr("utr3", UTR3_NT / 2, UTR3_SPREAD)
+    build.utr("utr3", UTR3_NT[0], UTR3_SPREAD)
+    distal = build.utr("utr3", UTR3_NT[1], UTR3_SPREAD)
     if happens("alternative polyadenylation"):
         events.append(Event("alternative polyadenylation", (), (distal,)))
     gene = Gene(

@@ -19,7 +19,7 @@ import numpy as np
 from ..config import InputError, did_you_mean
 from ..files import atomic_file, open_text
 
-# %% ../../nbs/data/11_genome.ipynb #29d46557
+# %% ../../nbs/data/11_genome.ipynb #b6218a5a
 BASES = "ACGTN"  # the code of a base is its index here
 _NOT_A_BASE = 255
 _CODES = np.full(256, _NOT_A_BASE, np.uint8)
@@ -29,23 +29,21 @@ for _code, _letters in enumerate(["A", "C", "G", "TU", "NRYSWKMBDHVX"]):
 _TRANSLATION = _CODES.tobytes()  # for bytes.translate, the fastest way to replace and to delete characters at once
 
 
-def _refuse_other_letters(codes: np.ndarray, text: bytes, where: str) -> None:
-    "Raise `InputError` at the first character of `text` that is no nucleotide letter."
-    if codes.size and codes.max() == _NOT_A_BASE:
-        at = int(codes.argmax())
-        raise InputError(
-            f"{where}: {chr(text[at])!r} (position {at + 1}) is not a nucleotide letter. "
-            "Known are A C G T U, N and the other IUPAC letters, in either case."
-        )
+def _other_letter(letter: int, position: int, where: str) -> InputError:
+    "The error, to be raised, about a byte that is no nucleotide letter."
+    known = "Known are A C G T U, N and the other IUPAC letters, in either case."
+    return InputError(f"{where}: {chr(letter)!r} (position {position + 1}) is not a nucleotide letter. {known}")
 
-# %% ../../nbs/data/11_genome.ipynb #c914fb7f
+# %% ../../nbs/data/11_genome.ipynb #9732b13f
 def encode_bases(
     text: str | bytes,  # nucleotide letters, no blanks or line ends
 ) -> np.ndarray:  # (len(text),) uint8 codes 0..4
     "Codes of a nucleotide sequence."
     raw = text.encode("latin-1", "replace") if isinstance(text, str) else bytes(text)
     codes = _CODES[np.frombuffer(raw, np.uint8)]
-    _refuse_other_letters(codes, raw, "nucleotide sequence")
+    if codes.max(initial=0) == _NOT_A_BASE:
+        at = int(codes.argmax())
+        raise _other_letter(raw[at], at, "nucleotide sequence")
     return codes
 
 # %% ../../nbs/data/11_genome.ipynb #e57416bb
@@ -87,9 +85,8 @@ class Interval:
     def __str__(self) -> str:
         return f"{self.chrom}:{self.start}-{self.end}({self.strand})"
 
-# %% ../../nbs/data/11_genome.ipynb #6238fb56
+# %% ../../nbs/data/11_genome.ipynb #8a9619bc
 _BGZIP_REMEDY = "Repack it with `gunzip -c {0} | bgzip > {1}` (bgzip comes with samtools/htslib), or unpack it with gunzip."
-_EMPTY_BLOCK_SIZE = 28  # bytes of the empty block that ends a bgzip file
 
 
 def compression(
@@ -184,7 +181,7 @@ def _build_index(path: Path, packed: bool) -> dict[str, _Record]:
         )
     return records
 
-# %% ../../nbs/data/11_genome.ipynb #b863d523
+# %% ../../nbs/data/11_genome.ipynb #5e8afc9d
 class Genome:
     "The sequences of a FASTA file, plain or bgzip."
 
@@ -250,9 +247,9 @@ class Genome:
         record = self._records[name]
         raw = self._read(record.byte(start), record.byte(end - 1) + 1) if end > start else b""
         codes = np.frombuffer(raw.translate(_TRANSLATION, b"\r\n"), np.uint8)
-        _refuse_other_letters(
-            codes, raw.translate(None, b"\r\n") if codes.size and codes.max() == _NOT_A_BASE else b"", f"{self.path}, {name} from {start}"
-        )
+        if codes.max(initial=0) == _NOT_A_BASE:
+            at = int(codes.argmax())
+            raise _other_letter(raw.translate(None, b"\r\n")[at], start + at, f"{self.path}, {name}")
         if len(codes) != end - start:
             raise InputError(
                 f"{self.path}: lines of {name} differ in length. Rewrap the file, e.g. with `seqkit seq -w 60`, and delete its .fai."
@@ -266,7 +263,7 @@ class Genome:
             return False
         header = re.search(rb"(?:^|\n)>(\S+)[^\n]*\n$", self._read(max(0, record.offset - 2**16), record.offset))
         after = self._read(end, end + 8).lstrip(b"\r\n")
-        return header is not None and header[1].decode("latin-1") == name and (after == b"" or (after[:1] == b">" and not last))
+        return header is not None and header[1].decode(errors="replace") == name and (after == b"" or (after[:1] == b">" and not last))
 
     def _read(self, start: int, end: int) -> bytes:
         "Bytes of the unpacked text."

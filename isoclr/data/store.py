@@ -60,7 +60,7 @@ DROP_REASONS = {
     "duplicate_sequence": "the same sequence as an earlier transcript of the species (with distinct_sequences)",
 }
 
-# %% ../../nbs/data/15_store.ipynb #7b43711c
+# %% ../../nbs/data/15_store.ipynb #6296a175
 def _choose(source: SpeciesSource, rows: pd.DataFrame, lengths: dict[str, int], config: StoreConfig) -> pd.DataFrame:
     "Why each row is left out (`reason`, empty for those kept) with a `detail`, in the order of `DROP_REASONS`."
 
@@ -68,7 +68,7 @@ def _choose(source: SpeciesSource, rows: pd.DataFrame, lengths: dict[str, int], 
         return f"{source.annotation}:{rows.line.iloc[row]}: transcript {rows.transcript_id.iloc[row]}"
 
     missing = ~rows.chrom.isin(lengths).to_numpy()
-    if missing.any() and not (config.skip_missing_chromosomes and not missing.all()):
+    if missing.all() or (missing.any() and not config.skip_missing_chromosomes):
         first = int(missing.argmax())
         names = list(dict.fromkeys(rows.chrom[missing]))
         remedy = "" if missing.all() else " To leave such transcripts out, set skip_missing_chromosomes=True."
@@ -128,23 +128,9 @@ def _distinct(kept: pd.DataFrame, tokens: np.ndarray, fate: pd.DataFrame) -> tup
         first.setdefault(digest, name)
     return kept[keep], tokens[np.repeat(keep, kept.length_nt)]
 
-# %% ../../nbs/data/15_store.ipynb #88fce689
+# %% ../../nbs/data/15_store.ipynb #f03ce430
 FORMAT_VERSION = 1
-_COLUMNS = [
-    "transcript_id",
-    "gene_id",
-    "gene_name",
-    "species",
-    "chrom",
-    "strand",
-    "exon_starts",
-    "exon_ends",
-    "length_nt",
-    "cds_start",
-    "cds_end",
-    "group",
-    "offset",
-]
+_COLUMNS = "transcript_id gene_id gene_name species chrom strand exon_starts exon_ends length_nt cds_start cds_end group offset".split()
 
 
 def _content_hash(transcripts: pd.DataFrame, nucleotides: np.ndarray) -> str:

@@ -7,8 +7,9 @@ __all__ = ['RIDGE_ALPHAS', 'LOGISTIC_PENALTIES', 'Axes', 'principal_axes', 'left
            'logistic', 'pearson', 'regression_scores', 'class_scores', 'probe', 'corrected_interval', 'summarise',
            'probe_all', 'retrieval']
 
-# %% ../../nbs/probe/43_probe.ipynb #3de3ab87
-from typing import TYPE_CHECKING, Mapping, NamedTuple, Sequence
+# %% ../../nbs/probe/43_probe.ipynb #026f0b0c
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Iterator, Mapping, NamedTuple, Sequence
 
 import numpy as np
 import pandas as pd
@@ -214,7 +215,21 @@ def class_scores(
     auroc = float(np.mean(aurocs)) if aurocs else float("nan")
     return {"auroc": auroc, "accuracy": float((probabilities.argmax(1) == codes).mean())}, len(aurocs)
 
-# %% ../../nbs/probe/43_probe.ipynb #2d211e69
+# %% ../../nbs/probe/43_probe.ipynb #cbd4bf11
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    "BLAS, OpenMP and torch on one thread, inside the block."
+    from threadpoolctl import threadpool_limits
+
+    threads = torch.get_num_threads()
+    with threadpool_limits(limits=1):
+        torch.set_num_threads(1)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(threads)
+
+# %% ../../nbs/probe/43_probe.ipynb #df4d1d4b
 def probe(
     X: "np.ndarray | AnnData",  # (n, D) a row each transcript of the store
     task: Task,  # labels
@@ -232,12 +247,13 @@ def probe(
         if len(np.unique(groups[split.train])) < 3:
             raise InputError(f"Task {task.config.name}: only two homology groups or fewer to train on with seed {split.seed}. Take more labels or a smaller test_fraction.")
         train = features[split.train], y, groups[split.train], features[split.test]
-        if task.config.kind == "regression":
-            predicted, penalty = ridge(*train)
-            scores, n_classes = regression_scores(y_test, predicted), 0
-        else:
-            predicted, penalty = logistic(*train, n_classes=len(task.classes), seed=split.seed)
-            scores, n_classes = class_scores(y_test, predicted, np.unique(y))
+        with _one_thread():
+            if task.config.kind == "regression":
+                predicted, penalty = ridge(*train)
+                scores, n_classes = regression_scores(y_test, predicted), 0
+            else:
+                predicted, penalty = logistic(*train, n_classes=len(task.classes), seed=split.seed)
+                scores, n_classes = class_scores(y_test, predicted, np.unique(y))
         rows += [
             {"representation": representation, "task": task.config.name, "metric": metric, "seed": split.seed, "score": score, "n_train": len(split.train),
              "n_test": len(split.test), "n_eligible": split.n_eligible, "n_classes": n_classes, "penalty": penalty}
