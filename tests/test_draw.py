@@ -12,8 +12,8 @@ from isoclr.latent.draw import MISSING_COLOR, PALETTE, draw_map, write_html
 
 
 def embeddings(n=50, **columns):
-    obs = pd.DataFrame({"gene_name": "A<b>", "transcript_id": [f"NM_{i}" for i in range(n)], "species": "human", "length_nt": np.arange(n) + 100, **columns},
-                       index=[f"t{i}" for i in range(n)])
+    named = {"gene_name": "A<b>", "transcript_id": [f"NM_{i}" for i in range(n)], "species": "human", "length_nt": np.arange(n) + 100}
+    obs = pd.DataFrame({**named, **columns}, index=[f"t{i}" for i in range(n)])
     return AnnData(np.zeros((n, 3), dtype=np.float32), obs=obs, obsm={"X_umap": np.random.default_rng(0).normal(size=(n, 2))})
 
 
@@ -50,7 +50,8 @@ def test_numbers_are_a_scale_and_gaps_are_grey():
 
 
 @pytest.mark.parametrize("values, names", [
-    (np.full(50, np.nan), ["missing"]), (np.full(50, None), ["missing"]), (np.arange(50) % 2 == 0, ["False", "True"]), (np.arange(50), ["it"]),
+    (np.full(50, np.nan), ["missing"]), (np.full(50, None), ["missing"]),
+    (np.arange(50) % 2 == 0, ["False", "True"]), (np.arange(50), ["it"]),
     (pd.array([None, 1] * 25, dtype="Int64"), ["missing", "it"]), (pd.array([None, True] * 25, dtype="boolean"), ["missing", "True"]),
     (pd.Categorical(["x", None] * 25, categories=["x", "unused"]), ["missing", "x"]),
 ])
@@ -99,3 +100,16 @@ def test_page_is_whole_deterministic_and_fetches_nothing(tmp_path):
     write_html(figure, tmp_path / "again" / "my map.html")
     assert (tmp_path / "again" / "my map.html").read_bytes() == (tmp_path / "my map.html").read_bytes()
     assert sorted(p.name for p in tmp_path.iterdir()) == ["again", "my map.html"]
+
+
+def test_several_columns_share_one_figure_with_a_menu(tmp_path):
+    adata = embeddings(kind=np.array(["a", "b"] * 25), half_life=np.r_[np.nan, np.arange(49.0)])
+    figure = draw_map(adata, ["kind", "half_life"])
+    alone = [draw_map(adata, "kind"), draw_map(adata, "half_life")]
+    buttons = figure.layout.updatemenus[0].buttons
+    for button, single in zip(buttons, alone, strict=True):
+        shown = [trace.name for trace, visible in zip(figure.data, button.args[0]["visible"], strict=True) if visible]
+        assert shown == [trace.name for trace in single.data] and button.args[1]["title"]["text"] == single.layout.title.text
+    assert [trace.visible for trace in figure.data] == [True, True, False, False] and not alone[0].layout.updatemenus
+    with pytest.raises(InputError, match="at least one column"):
+        draw_map(adata, [])

@@ -22,7 +22,7 @@ from isoclr.probe.embed import embed, length_batches, observations, open_embeddi
 @pytest.fixture(scope="module")
 def store(tmp_path_factory):
     folder = tmp_path_factory.mktemp("embed")
-    simulation = simulate(folder / "genomes", SimulateConfig(n_families=8, seed=3))
+    simulation = simulate(folder / "genomes", SimulateConfig(n_families=8, seed=3), progress=False)
     sources = [SpeciesSource.from_dict(source) for source in simulation.sources]
     return build_store(folder / "store", sources, read_homology(simulation.homology, simulation.taxa), progress=False)
 
@@ -40,9 +40,8 @@ def encoder():
 def one_by_one(store, encoder):
     "The slow way: every transcript alone."
     with torch.no_grad():
-        return np.concatenate([
-            encoder(tracks_from_tokens(torch.as_tensor(np.array(store.tokens(i)))[None], 6), torch.tensor([len(store.tokens(i))])).numpy() for i in range(len(store))
-        ])
+        tokens = [torch.as_tensor(np.array(store.tokens(i)))[None] for i in range(len(store))]
+        return np.concatenate([encoder(tracks_from_tokens(t, 6), torch.tensor([t.shape[1]])).numpy() for t in tokens])
 
 
 @pytest.mark.parametrize("token_budget", [1, 3000, 50_000, 10**9])
@@ -119,8 +118,10 @@ def test_weights_id_sees_every_number():
 
 
 def test_obs_is_unique_and_plain():
-    table = pd.DataFrame({"transcript_id": ["NM_1", "NM_1", "NM_1"], "species": ["human", "human", "mouse"], "gene_name": ["A", None, "B"],
-                          "exon_starts": [np.array([0, 5])] * 3, "exon_ends": [np.array([2, 9])] * 3, "length_nt": [6, 6, 6], "offset": [0, 6, 12]})
+    table = pd.DataFrame({
+        "transcript_id": ["NM_1", "NM_1", "NM_1"], "species": ["human", "human", "mouse"], "gene_name": ["A", None, "B"],
+        "exon_starts": [np.array([0, 5])] * 3, "exon_ends": [np.array([2, 9])] * 3, "length_nt": [6, 6, 6], "offset": [0, 6, 12],
+    })
     obs = observations(table)
     assert obs.index.tolist() == ["human|NM_1", "human|NM_1|2", "mouse|NM_1"] and obs.gene_name.tolist() == ["A", "", "B"]
     assert obs.n_exons.tolist() == [2, 2, 2] and not {"exon_starts", "exon_ends", "offset"} & set(obs.columns)
@@ -139,7 +140,8 @@ def test_h5ad_opens_without_isoclr(store, encoder, tmp_path):
     assert printed[2:] == [f"alpha|{table.transcript_id[0]}", store.content_hash, str(table.length_nt.sum()), table.group.iloc[-1]]
     again = open_embeddings(tmp_path / "e.h5ad")
     assert np.array_equal(again.X, adata.X) and again.obs_names.is_unique
-    assert dict(again.uns["isoclr"]) == {"store": store.content_hash, "encoder": encoder.config.config_id, "weights": weights_id(encoder), "n_tracks": 6}
+    made_from = {"store": store.content_hash, "encoder": encoder.config.config_id, "weights": weights_id(encoder), "n_tracks": 6}
+    assert dict(again.uns["isoclr"]) == made_from
     for column in adata.obs:
         assert again.obs[column].tolist() == adata.obs[column].tolist()
 

@@ -1,5 +1,6 @@
 """Label tables: matching, accounting, refusals."""
 import gzip
+import json
 
 import numpy as np
 import pandas as pd
@@ -8,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from isoclr.config import ConfigError, InputError
-from isoclr.probe.tasks import OUTCOMES, TaskConfig, load_task
+from isoclr.probe.tasks import OUTCOMES, TaskConfig, load_task, load_tasks
 
 
 def transcripts(rows):
@@ -40,7 +41,8 @@ def test_transcript_labels_go_to_rows_whatever_the_version(tmp_path):
     assert task.config.level == "transcript" and task.rows.tolist() == [1, 6]
     assert task.units.tolist() == ["human|ENST00000000002.1", "mouse|NM_2.1"] and task.labels.tolist() == [1, 2]
     assert task.features(np.arange(7)[:, None]).ravel().tolist() == [1, 6]
-    assert task.counts() == {"lines": 3, "matched": 2, "repeated": 0, "unmatched": 1, "ambiguous": 0, "conflicting": 0, "missing": 0, "unlabelled": 5}
+    outcomes = {"matched": 2, "repeated": 0, "unmatched": 1, "ambiguous": 0, "conflicting": 0, "missing": 0}
+    assert task.counts() == {"lines": 3, **outcomes, "unlabelled": 5}
 
 
 def test_gene_labels_go_to_the_mean_of_a_gene(tmp_path):
@@ -62,7 +64,7 @@ def test_names_stay_inside_their_species_and_are_taken_literally(tmp_path):
 
 
 def test_a_transcript_at_two_loci_is_ambiguous(tmp_path):
-    store = transcripts([("NM_9", "human", "X", "X"), ("NM_9", "human", "X", "X"), ("NM_8", "human", "Y", "Y"), ("NM_7", "human", "Z", "Z")])
+    store = transcripts([(name, "human", gene, gene) for name, gene in (("NM_9", "X"), ("NM_9", "X"), ("NM_8", "Y"), ("NM_7", "Z"))])
     task = task_of(tmp_path, "transcript_id\ty\nNM_9\t1\nNM_8\t2\nNM_7\t3\n", store, species="human")
     assert task.report["outcome"].tolist() == ["ambiguous", "matched", "matched"] and task.rows.tolist() == [2, 3]
 
@@ -83,10 +85,10 @@ def test_classes_are_sorted_codes(tmp_path):
 
 
 @settings(max_examples=80, deadline=None)
-@given(st.lists(st.tuples(st.sampled_from("ABCDEZ"), st.sampled_from(["human", "mouse", "rat"]), st.sampled_from(["1", "2", "", "NaN"])), max_size=25))
+@given(st.lists(st.tuples(*map(st.sampled_from, ("ABCDEZ", ["human", "mouse", "rat"], ["1", "2", "", "NaN"]))), max_size=25))
 def test_every_line_has_one_outcome_and_labels_equal_a_slow_count(tmp_path_factory, lines):
-    store = transcripts([(f"t{i}", species, gene, name) for i, (species, gene, name) in enumerate(
-        [("human", "a", "A"), ("human", "a", "A"), ("human", "b", "B"), ("mouse", "b", "B"), ("mouse", "c", "C"), ("mouse", "c2", "C"), ("human", "d", "D")])])
+    genes = {"human": ["aA", "aA", "bB", "dD"], "mouse": ["bB", "cC", "eC"]}  # gene id and name
+    store = transcripts([(f"t{i}", species, gene, name) for species in genes for i, (gene, name) in enumerate(genes[species])])
     text = "gene_name\tspecies\ty\n" + "".join("\t".join(line) + "\n" for line in lines)
     expected = {}
     for name, species, value in lines:
@@ -125,7 +127,8 @@ def test_refusals(tmp_path, text, settings, message):
 
 
 @pytest.mark.parametrize("settings, message", [
-    ({"match": "symbol"}, "match = 'symbol'"), ({"kind": "multi-class"}, "Did you mean 'multiclass'"), ({"name": ""}, "name is empty"), ({"valu": "y"}, "Did you mean 'value'"),
+    ({"match": "symbol"}, "match = 'symbol'"), ({"kind": "multi-class"}, "Did you mean 'multiclass'"),
+    ({"name": ""}, "name is empty"), ({"valu": "y"}, "Did you mean 'value'"),
 ])
 def test_wrong_settings(settings, message):
     with pytest.raises(ConfigError, match=message):
@@ -144,7 +147,8 @@ def test_missing_file_names_itself(tmp_path):
 def test_half_life_of_the_real_regions_by_symbol(shared_data, species, annotation, expected, renamed):
     """By Ensembl id 283 human and 215 mouse coding genes have a half-life (README of the fixture); by symbol 279 and 216.
 
-    Four human genes were renamed after the half-life table was made (C20orf27 is ADISSP now, …). The mouse symbol Nav1 stands in the half-life table beside another Ensembl id than in the fixture's gene table.
+    Four human genes were renamed after the half-life table was made (C20orf27 is ADISSP now, …). The mouse symbol Nav1 stands in the
+    half-life table beside another Ensembl id than in the fixture's gene table.
     """
     table = pd.read_csv(shared_data / f"annotation/{annotation}.genePred.tsv.gz", sep="\t")
     table = table[table.cdsStart < table.cdsEnd]
@@ -161,4 +165,28 @@ def test_half_life_of_the_real_regions_by_symbol(shared_data, species, annotatio
     assert task.counts()["ambiguous"] == task.counts()["conflicting"] == 0
     assert len(task) + len(task.unlabelled) == table["name2"].nunique()
     values = genes.set_index("gene").halflife_pc1
-    assert all(label == pytest.approx(values[unit.removeprefix(f"{species}:")]) for unit, label in zip(task.units, task.labels) if unit != "mouse:Nav1")
+    found = {unit.removeprefix(f"{species}:"): label for unit, label in zip(task.units, task.labels)}
+    assert all(found[symbol] == pytest.approx(values[symbol]) for symbol in by_symbol & by_id)
+
+
+def test_labels_spread_over_rows(tmp_path):
+    task = task_of(tmp_path, "gene_name\ty\nAAA\t3\nNA\t4\n", match="gene_name", species="human")
+    assert task.of_rows(7)[:3].tolist() == [3, 3, 4] and np.isnan(task.of_rows(7)[3:]).all()
+    classes = task_of(tmp_path, "gene_name\ty\nAAA\tz\nNA\tk\n", match="gene_name", species="human", kind="multiclass")
+    assert classes.of_rows(7).tolist() == ["z", "z", "k", None, None, None, None]
+
+
+def test_a_list_of_tasks(tmp_path):
+    (tmp_path / "labels").mkdir()
+    (tmp_path / "labels" / "y.tsv").write_text("gene_name\ty\nAAA\t3\nNA\t4\n")
+    settings = {"name": "a", "path": "labels/y.tsv", "value": "y", "match": "gene_name", "species": "human"}
+    listed = tmp_path / "tasks.json"
+    listed.write_text(json.dumps([settings, {**settings, "name": "b", "path": str(tmp_path / "labels" / "y.tsv")}]))
+    assert [(task.config.name, len(task)) for task in load_tasks(listed, STORE)] == [("a", 2), ("b", 2)]
+    for text, message in (("[{]", "tasks.json:1: not JSON"), ('{"name": "a"}', "must hold a list of tasks")):
+        listed.write_text(text)
+        with pytest.raises(InputError, match=message):
+            load_tasks(listed, STORE)
+    listed.write_text(json.dumps([{**settings, "matches": "gene_name"}]))
+    with pytest.raises(ConfigError, match="Did you mean 'match'"):
+        load_tasks(listed, STORE)

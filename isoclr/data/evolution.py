@@ -5,24 +5,25 @@
 # %% auto #0
 __all__ = ['TRANSITION_BIAS', 'SPECIATION_AGE', 'ROOT_AGE', 'YOUNGEST_DUPLICATION', 'DUPLICATION_RATE', 'LOSS_RATE', 'MAX_COPIES',
            'OMEGA_DOMAIN', 'OMEGA_LINKER', 'UTR_RATE', 'INTRON_RATE', 'INDEL_RATE', 'INDEL_EXPONENT', 'INDEL_MAX_NT',
-           'CODON_INDEL_RATE', 'MOTIF_TURNOVER', 'INTRON_LOSS_RATE', 'CODONS', 'AMINO_ACIDS', 'SENSE', 'STOPS',
-           'AMINO_ACID_SHARES', 'GC_ENDING', 'OPTIMALITY', 'BASES_OF', 'FREE', 'IN_PLACE', 'FIXED', 'codon_frequencies',
-           'SubstitutionModel', 'codon_model', 'base_model', 'drift', 'base_codes', 'find', 'avoid', 'plant',
+           'CODON_INDEL_RATE', 'TRAIT_DRIFT', 'MOTIF_TURNOVER', 'INTRON_LOSS_RATE', 'CODONS', 'AMINO_ACIDS', 'SENSE',
+           'STOPS', 'AMINO_ACID_SHARES', 'GC_ENDING', 'OPTIMALITY', 'BASES_OF', 'FREE', 'IN_PLACE', 'FIXED',
+           'codon_frequencies', 'SubstitutionModel', 'codon_model', 'base_model', 'drift', 'find', 'avoid', 'plant',
            'turn_over', 'Node', 'family_tree']
 
-# %% ../../nbs/data/16_evolution.ipynb #890e7e7d
+# %% ../../nbs/data/16_evolution.ipynb #53557015
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import product
 
 import numpy as np
 from Bio.Data.CodonTable import standard_dna_table
 
-# %% ../../nbs/data/16_evolution.ipynb #d580f3a6
+# %% ../../nbs/data/16_evolution.ipynb #33ea12c5
 TRANSITION_BIAS = 3.0  # rate of a transition over a transversion; 2-4 in vertebrates
 SPECIATION_AGE = 0.45  # neutral substitutions per site from the last common ancestor of all species to today (human-mouse is about 0.25, human-chicken 0.6)
 ROOT_AGE = 0.8  # from a family's first gene to today: duplications older than the species have room to happen
 YOUNGEST_DUPLICATION = 0.25  # age; younger copies would be near-identical and are not told apart here
-DUPLICATION_RATE = 0.8  # per lineage and unit of time
+DUPLICATION_RATE = 0.6  # per lineage and unit of time
 LOSS_RATE = 0.2  # per lineage and unit of time; rates chosen for about 2.5 genes a family with two species
 MAX_COPIES = 4  # genes of one family in one species: no family dominates the data set
 OMEGA_DOMAIN, OMEGA_LINKER = 0.06, 0.50  # accepted share of amino acid changes (dN/dS): domains are under strong selection, linkers less
@@ -30,15 +31,16 @@ UTR_RATE, INTRON_RATE = 0.65, 1.0  # substitutions relative to neutral
 INDEL_RATE = 0.12  # insertions and deletions for each substitution, outside the CDS; about 1 in 8 in mammals
 INDEL_EXPONENT, INDEL_MAX_NT = 1.7, 60  # their lengths follow a power law, as seen in genomes: most are short, a few are long
 CODON_INDEL_RATE = 0.06  # codons inserted or deleted in linkers, per codon and unit of time
+TRAIT_DRIFT = 0.8  # standard deviation of the log-odds of codon optimality and of GC after one unit of time: homologs resemble each other, isoforms more so
 MOTIF_TURNOVER = 0.25  # planted motifs lost per unit of time: modest, so that they are traits of a family
 INTRON_LOSS_RATE = 0.08  # per intron and unit of time
 
-# %% ../../nbs/data/16_evolution.ipynb #c7fa83d1
+# %% ../../nbs/data/16_evolution.ipynb #db2205e3
 CODONS = ["".join(bases) for bases in product("ACGT", repeat=3)]
 AMINO_ACIDS = np.array([standard_dna_table.forward_table.get(codon, "*") for codon in CODONS])  # of each codon; * is a stop
 SENSE = np.flatnonzero(AMINO_ACIDS != "*")
 STOPS = np.flatnonzero(AMINO_ACIDS == "*")
-AMINO_ACID_SHARES = dict(zip("ACDEFGHIKLMNPQRSTVWY", (  # in vertebrate proteins, per cent; with this much proline and serine as in ordered proteins
+AMINO_ACID_SHARES = dict(zip("ACDEFGHIKLMNPQRSTVWY", (  # per cent, in vertebrate proteins
     7.4, 2.3, 4.7, 6.9, 4.0, 7.4, 2.9, 3.8, 7.2, 7.6, 1.8, 4.4, 5.0, 4.0, 4.2, 8.1, 6.2, 6.8, 1.3, 3.3)))
 
 # %% ../../nbs/data/16_evolution.ipynb #cd8c8c00
@@ -103,7 +105,7 @@ class SubstitutionModel:
         "Draw codes from the stationary frequencies."
         return rng.choice(self.codes, n, p=self.stationary).astype(np.uint8)
 
-# %% ../../nbs/data/16_evolution.ipynb #fd8bb720
+# %% ../../nbs/data/16_evolution.ipynb #ba300528
 BASES_OF = np.array(list(product(range(4), repeat=3)), np.uint8)  # (64, 3) base codes of each codon
 _CHANGED = BASES_OF[SENSE][:, None] != BASES_OF[SENSE]  # (61, 61, 3)
 _SINGLE = _CHANGED.sum(-1) == 1
@@ -113,16 +115,19 @@ _NEUTRAL = _SINGLE * np.where(_IS_TRANSITION, TRANSITION_BIAS, 1.0)
 _SYNONYMOUS = AMINO_ACIDS[SENSE][:, None] == AMINO_ACIDS[SENSE]
 
 
+@lru_cache(maxsize=None)
 def codon_model(
-    frequencies: np.ndarray,  # (64,) from `codon_frequencies`
+    optimality: float,  # as for `codon_frequencies`
+    gc: float,
     omega: float,  # share of amino acid changes that selection accepts, 0..1
 ) -> SubstitutionModel:  # over codon codes 0..63
     "GY94: codons under purifying selection."
-    stationary = frequencies[SENSE]
+    stationary = codon_frequencies(optimality, gc)[SENSE]
     neutral_rate = stationary @ _NEUTRAL @ stationary / 3
     return SubstitutionModel(_NEUTRAL * np.where(_SYNONYMOUS, 1.0, omega), stationary, neutral_rate, SENSE)
 
 
+@lru_cache(maxsize=None)
 def base_model(
     gc: float,  # share of G and C, 0..1
 ) -> SubstitutionModel:  # over base codes 0..3
@@ -164,14 +169,7 @@ def drift(
     inserted = model.draw(len(places), rng)
     return np.insert(bases, places, inserted), np.insert(guard, places, FREE), np.insert(block, places, block[places])
 
-# %% ../../nbs/data/16_evolution.ipynb #7dfa384c
-def base_codes(
-    text: str,  # letters A, C, G, T
-) -> np.ndarray:  # uint8 base codes
-    "Base codes of a motif written in letters."
-    return np.array(["ACGT".index(letter) for letter in text], np.uint8)
-
-
+# %% ../../nbs/data/16_evolution.ipynb #95bb5bb1
 def find(
     bases: np.ndarray,  # (n,) base codes
     motif: np.ndarray,  # (m,) base codes

@@ -5,23 +5,24 @@
 # %% auto #0
 __all__ = ['DOMAIN_AA', 'DOMAIN_COPIES', 'DOMAIN_CHANGED', 'LINKER_AA', 'UTR5_NT', 'UTR5_SPREAD', 'UTR3_NT', 'UTR3_SPREAD',
            'UTR_LIMITS_NT', 'INTRON_NT', 'MIN_EXON_NT', 'MAX_EXONS', 'MIN_CDS_CODONS', 'ISOFORM_SHARES',
-           'PHASE_0_SHARE', 'EVENT_SHARES', 'EXTENSION_CODONS', 'FUNCTION_CLASSES', 'DOMAINS', 'KOZAK',
-           'AU_RICH_ELEMENT', 'START_CODON', 'UPSTREAM_ORF_CODONS', 'POLYA_SIGNAL', 'POLYA_DISTANCE_NT', 'draw_domains',
-           'Traits', 'draw_traits', 'Rates', 'Event', 'Gene', 'is_possible', 'draw_isoforms', 'draw_gene',
-           'evolve_gene', 'evolve_family']
+           'PHASE_0_SHARE', 'EVENT_SHARES', 'EXTENSION_CODONS', 'KOZAK', 'AU_RICH_ELEMENT', 'START_CODON',
+           'UPSTREAM_ORF_CODONS', 'POLYA_SIGNAL', 'POLYA_DISTANCE_NT', 'FUNCTION_CLASSES', 'DOMAINS',
+           'OPTIMALITY_LIMITS', 'GC_LIMITS', 'draw_domains', 'Traits', 'draw_traits', 'drift_traits', 'Event', 'Gene',
+           'is_possible', 'draw_isoforms', 'draw_gene', 'evolve_gene', 'evolve_family']
 
-# %% ../../nbs/data/16a_genes.ipynb #28671495
+# %% ../../nbs/data/16a_genes.ipynb #cd995df0
 import itertools
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from isoclr.data.evolution import (
-    AMINO_ACIDS, AMINO_ACID_SHARES, CODON_INDEL_RATE, CODONS, FIXED, FREE, INTRON_LOSS_RATE, INTRON_RATE, IN_PLACE, OMEGA_DOMAIN, OMEGA_LINKER, STOPS, UTR_RATE,
-    MOTIF_TURNOVER, SENSE, Node, SubstitutionModel, avoid, BASES_OF, base_codes, base_model, codon_frequencies, codon_model, drift, plant, turn_over,
+    AMINO_ACIDS, AMINO_ACID_SHARES, BASES_OF, CODON_INDEL_RATE, CODONS, FIXED, FREE, IN_PLACE, INTRON_LOSS_RATE, INTRON_RATE, MOTIF_TURNOVER,
+    OMEGA_DOMAIN, OMEGA_LINKER, SENSE, STOPS, TRAIT_DRIFT, UTR_RATE, Node, avoid, base_model, codon_frequencies, codon_model, drift, plant, turn_over,
 )
+from .genome import encode_bases
 
-# %% ../../nbs/data/16a_genes.ipynb #685aebdd
+# %% ../../nbs/data/16a_genes.ipynb #7651203c
 DOMAIN_AA = (30, 48)  # length of a domain
 DOMAIN_COPIES = 3  # at most so many domains in a protein
 DOMAIN_CHANGED = 0.15  # share of a domain's residues in which a family departs from the consensus
@@ -35,9 +36,14 @@ MAX_EXONS = 8
 MIN_CDS_CODONS = 40  # of an isoform; below that it is not kept
 ISOFORM_SHARES = (0.20, 0.25, 0.20, 0.15, 0.12, 0.08)  # of genes with 1, 2, ... 6 isoforms wanted; not every gene has as many
 PHASE_0_SHARE = 0.5  # of introns between two codons; about half in vertebrates
-EVENT_SHARES = {"skipped exon": 0.5, "skipped exon, frameshift": 0.12, "alternative donor": 0.35, "alternative acceptor": 0.35,
+EVENT_SHARES = {"skipped exon": 0.6, "skipped exon, frameshift": 0.12, "alternative donor": 0.4, "alternative acceptor": 0.4,
                 "alternative first exon": 0.45, "alternative polyadenylation": 0.6}  # of places where it could happen that have it
 EXTENSION_CODONS = (4, 12)  # between two alternative donors or acceptors
+KOZAK = encode_bases("GCCACC")  # the six bases before the start codon that ribosomes like best
+AU_RICH_ELEMENT = encode_bases("ATTTA")
+START_CODON = encode_bases("ATG")
+UPSTREAM_ORF_CODONS = (2, 8)  # between its start and its stop
+POLYA_SIGNAL, POLYA_DISTANCE_NT = encode_bases("AATAAA"), 20  # from its first base to the cleavage site
 
 # %% ../../nbs/data/16a_genes.ipynb #69d40cbd
 FUNCTION_CLASSES = {
@@ -61,7 +67,7 @@ def draw_domains(
     "Invent the consensus peptide of every domain."
     return {domain: rng.choice(_RESIDUES, rng.integers(*DOMAIN_AA, endpoint=True), p=_RESIDUE_SHARES) for domain in DOMAINS}
 
-# %% ../../nbs/data/16a_genes.ipynb #4c52674f
+# %% ../../nbs/data/16a_genes.ipynb #7dea63cf
 @dataclass(frozen=True)
 class Traits:
     "What a gene family inherits."
@@ -77,6 +83,15 @@ class Traits:
     leader: str  # "plain", "intron" or "alternative first exon"
 
 
+OPTIMALITY_LIMITS, GC_LIMITS = (0.1, 0.9), (0.35, 0.65)
+_STEPS = 20  # of the grid, between 0 and 1
+
+
+def _on_grid(share: float, limits: tuple[float, float]) -> float:
+    "The nearest multiple of a step within the limits."
+    return float(np.clip(round(share * _STEPS) / _STEPS, *limits))
+
+
 def draw_traits(rng: np.random.Generator) -> Traits:
     "Draw what a family inherits."
     function_class = rng.choice(list(FUNCTION_CLASSES))
@@ -86,8 +101,8 @@ def draw_traits(rng: np.random.Generator) -> Traits:
     return Traits(
         function_class=str(function_class),
         domains=tuple(str(domain) for domain in rng.permutation(content)),
-        optimality=float(rng.uniform(0.1, 0.9)),
-        gc=float(rng.uniform(0.35, 0.65)),
+        optimality=_on_grid(rng.uniform(*OPTIMALITY_LIMITS), OPTIMALITY_LIMITS),
+        gc=_on_grid(rng.uniform(*GC_LIMITS), GC_LIMITS),
         cds_introns=int(rng.integers(0, MAX_EXONS - 1 - (leader != "plain"), endpoint=True)),
         au_rich_elements=int(rng.choice([0, rng.integers(1, 8, endpoint=True)], p=[0.3, 0.7])),
         upstream_orfs=int(rng.choice(4, p=[0.4, 0.25, 0.2, 0.15])),
@@ -95,23 +110,20 @@ def draw_traits(rng: np.random.Generator) -> Traits:
         leader=str(leader),
     )
 
-# %% ../../nbs/data/16a_genes.ipynb #79ff9304
-@dataclass(frozen=True)
-class Rates:
-    "The substitution models of a family."
+# %% ../../nbs/data/16a_genes.ipynb #668e609d
+def drift_traits(
+    traits: Traits,
+    time: float,
+    rng: np.random.Generator,
+) -> Traits:
+    "Let codon optimality and GC take a random step."
+    def step(share, limits):
+        odds = np.log(share / (1 - share)) + TRAIT_DRIFT * np.sqrt(time) * rng.standard_normal()
+        return _on_grid(1 / (1 + np.exp(-odds)), limits)
 
-    traits: Traits
-    bases: SubstitutionModel
-    linker: SubstitutionModel
-    domain: SubstitutionModel
+    return replace(traits, optimality=step(traits.optimality, OPTIMALITY_LIMITS), gc=step(traits.gc, GC_LIMITS))
 
-    @classmethod
-    def of(cls, traits: Traits) -> "Rates":
-        "Models whose stationary frequencies are the family's traits."
-        frequencies = codon_frequencies(traits.optimality, traits.gc)
-        return cls(traits, base_model(traits.gc), codon_model(frequencies, OMEGA_LINKER), codon_model(frequencies, OMEGA_DOMAIN))
-
-# %% ../../nbs/data/16a_genes.ipynb #8c7fa20f
+# %% ../../nbs/data/16a_genes.ipynb #14d3afac
 @dataclass(frozen=True)
 class Event:
     "One way in which an isoform may differ from the reference isoform of its gene."
@@ -125,6 +137,7 @@ class Event:
 class Gene:
     "A gene: blocks in reading direction, the codons that its CDS blocks share, and the events that make isoforms."
 
+    traits: Traits
     kinds: tuple[str, ...]  # "utr5", "cds", "intron" or "utr3", for each block
     blocks: tuple[np.ndarray, ...]  # base codes; a lost intron is an empty block
     guards: tuple[np.ndarray, ...]  # what drift must keep, as in `isoclr.data.evolution.drift`; ignored for CDS blocks
@@ -171,7 +184,7 @@ class Gene:
         stops = np.flatnonzero(np.isin(frame @ [16, 4, 1], STOPS))
         return (mature, start, start + 3 * int(stops[0]) + 3) if len(stops) else (mature, -1, -1)
 
-# %% ../../nbs/data/16a_genes.ipynb #ef9e37c6
+# %% ../../nbs/data/16a_genes.ipynb #76a3f4a0
 def is_possible(
     gene: Gene,
     chosen: np.ndarray,  # (blocks,) bool
@@ -193,7 +206,7 @@ def draw_isoforms(
     "Choose one to six isoforms: the reference, then single events and combinations of up to three."
     wanted = 1 + rng.choice(len(ISOFORM_SHARES), p=ISOFORM_SHARES)
     subsets = [subset for size in (1, 2, 3) for subset in itertools.combinations(gene.events, size)]
-    order = np.argsort([len(subset) + 3 * rng.random() for subset in subsets])
+    order = rng.permutation(len(subsets))
     isoforms = [(gene.reference, ())]
     for subset in (subsets[i] for i in order):
         if len(isoforms) == wanted:
@@ -239,12 +252,12 @@ def _draw_cuts(n_codons: int, introns: int, rng: np.random.Generator) -> np.ndar
             return cuts
         introns -= rng.random() < 0.02  # a crowded CDS settles for one less
 
-# %% ../../nbs/data/16a_genes.ipynb #d04c45aa
+# %% ../../nbs/data/16a_genes.ipynb #83a072e2
 class _Builder:
     "Collects the blocks of a gene in reading direction."
 
-    def __init__(self, rates: Rates, rng: np.random.Generator):
-        self.rates, self.rng = rates, rng
+    def __init__(self, gc: float, rng: np.random.Generator):
+        self.model, self.rng = base_model(gc), rng
         self.kinds, self.blocks, self.reference = [], [], []
 
     def add(self, kind: str, bases: np.ndarray, used: bool = True) -> int:
@@ -256,22 +269,18 @@ class _Builder:
 
     def intron(self) -> int:
         "Append an intron with the consensus of a donor, a pyrimidine tract and an acceptor."
-        bases = self.rates.bases.draw(self.rng.integers(*INTRON_NT), self.rng)
-        bases[:6], bases[-3:] = base_codes("GTAAGT"), base_codes("CAG")
+        bases = self.model.draw(self.rng.integers(*INTRON_NT), self.rng)
+        bases[:6], bases[-3:] = encode_bases("GTAAGT"), encode_bases("CAG")
         bases[-16:-3] = self.rng.choice([1, 3], 13)
         return self.add("intron", bases, used=False)
 
     def utr(self, kind: str, median_nt: float, spread: float) -> int:
         "Append a stretch of untranslated region."
         length = np.clip(median_nt * np.exp(spread * self.rng.standard_normal()), *UTR_LIMITS_NT)
-        return self.add(kind, self.rates.bases.draw(int(length), self.rng))
+        return self.add(kind, self.model.draw(int(length), self.rng))
 
-# %% ../../nbs/data/16a_genes.ipynb #ca8662b7
-KOZAK = base_codes("GCCACC")  # the six bases before the start codon that ribosomes like best
-AU_RICH_ELEMENT = base_codes("ATTTA")
-START_CODON = base_codes("ATG")
-UPSTREAM_ORF_CODONS = (2, 8)  # between its start and its stop
-POLYA_SIGNAL, POLYA_DISTANCE_NT = base_codes("AATAAA"), 20  # from its first base to the cleavage site
+# %% ../../nbs/data/16a_genes.ipynb #6d9805ea
+_UNWANTED = {"utr5": START_CODON, "utr3": AU_RICH_ELEMENT}  # where they arise by chance
 
 
 def _write_codons(gene: Gene) -> Gene:
@@ -298,7 +307,7 @@ def _choose_block(gene: Gene, kind: str, rng: np.random.Generator) -> int:
     return int(rng.choice(numbers, p=lengths / lengths.sum()))
 
 
-def _plant_motifs(gene: Gene, traits: Traits, rng: np.random.Generator) -> Gene:
+def _plant_motifs(gene: Gene, rng: np.random.Generator) -> Gene:
     "Fix splice sites and polyadenylation signals; plant upstream open reading frames, AU-rich elements and the context of the start codon. In place."
     leader = max(i for i, kind in enumerate(gene.kinds) if kind == "utr5")
     for i, (kind, bases, guard) in enumerate(zip(gene.kinds, gene.blocks, gene.guards)):
@@ -308,14 +317,14 @@ def _plant_motifs(gene: Gene, traits: Traits, rng: np.random.Generator) -> Gene:
             signal = slice(len(bases) - POLYA_DISTANCE_NT, len(bases) - POLYA_DISTANCE_NT + len(POLYA_SIGNAL))
             bases[signal], guard[signal] = POLYA_SIGNAL, FIXED
     gene.guards[leader][-len(KOZAK) :] = FIXED
-    _draw_kozak(gene.blocks[leader], traits, 1.0, rng)
-    for _ in range(traits.upstream_orfs):
+    _draw_kozak(gene.blocks[leader], gene.traits, 1.0, rng)
+    for _ in range(gene.traits.upstream_orfs):
         inside = rng.choice(SENSE, rng.integers(*UPSTREAM_ORF_CODONS, endpoint=True))
         motif = BASES_OF[np.concatenate([[CODONS.index("ATG")], inside, [rng.choice(STOPS)]])].ravel()
         guard = np.repeat([FIXED, IN_PLACE, FIXED], [3, len(motif) - 6, 3])
         block = _choose_block(gene, "utr5", rng)
         plant(gene.blocks[block], gene.guards[block], motif, guard, rng)
-    for _ in range(traits.au_rich_elements):
+    for _ in range(gene.traits.au_rich_elements):
         block = _choose_block(gene, "utr3", rng)
         plant(gene.blocks[block], gene.guards[block], AU_RICH_ELEMENT, np.full(len(AU_RICH_ELEMENT), FIXED), rng)
     _avoid_motifs(gene)
@@ -328,17 +337,14 @@ def _avoid_motifs(gene: Gene) -> None:
         if kind in _UNWANTED:
             avoid(bases, guard, _UNWANTED[kind])
 
-
-_UNWANTED = {"utr5": START_CODON, "utr3": AU_RICH_ELEMENT}
-
-# %% ../../nbs/data/16a_genes.ipynb #a4e3cad6
+# %% ../../nbs/data/16a_genes.ipynb #a188679a
 def draw_gene(
-    rates: Rates,
+    traits: Traits,
     domains: dict[str, np.ndarray],
     rng: np.random.Generator,
 ) -> Gene:
     "Draw the first gene of a family."
-    traits, build, events = rates.traits, _Builder(rates, rng), []
+    build, events = _Builder(traits.gc, rng), []
 
     def happens(name):
         return rng.random() < EVENT_SHARES[name]
@@ -388,25 +394,24 @@ def draw_gene(
     if happens("alternative polyadenylation"):
         events.append(Event("alternative polyadenylation", (), (distal,)))
     gene = Gene(
-        tuple(build.kinds), tuple(build.blocks), tuple(np.full(len(block), FREE) for block in build.blocks), codons, selection,
+        traits, tuple(build.kinds), tuple(build.blocks), tuple(np.full(len(block), FREE) for block in build.blocks), codons, selection,
         np.array(build.reference), tuple(events),
     )
-    return _write_codons(_plant_motifs(gene, traits, rng))
+    return _write_codons(_plant_motifs(gene, rng))
 
-# %% ../../nbs/data/16a_genes.ipynb #89cfeea6
+# %% ../../nbs/data/16a_genes.ipynb #65ce84cc
 def evolve_gene(
     gene: Gene,
     time: float,  # length of the branch, in neutral substitutions per nucleotide
-    rates: Rates,
     rng: np.random.Generator,
 ) -> Gene:  # a new gene; the old one is unchanged
     "Let a gene evolve along a branch."
-    codons, selection = gene.codons.copy(), gene.selection
-    for selected, model in ((1, rates.linker), (2, rates.domain)):
-        sites = selection == selected
-        codons[sites] = model.evolve(codons[sites], time, rng)
-    blocks, guards = list(gene.blocks), list(gene.guards)
-    codons, selection = _shift_codons(gene, codons, blocks, time, rates.linker, rng)
+    gene = replace(gene, traits=drift_traits(gene.traits, time, rng))
+    codons, blocks, guards = gene.codons.copy(), list(gene.blocks), list(gene.guards)
+    for selected, omega in ((1, OMEGA_LINKER), (2, OMEGA_DOMAIN)):
+        sites = gene.selection == selected
+        codons[sites] = codon_model(gene.traits.optimality, gene.traits.gc, omega).evolve(codons[sites], time, rng)
+    codons, selection = _shift_codons(gene, codons, blocks, time, rng)
     movable = {i for event in gene.events for i in event.adds + event.removes}
     for i, kind in enumerate(gene.kinds):
         if kind == "intron" and not {i - 1, i + 1} & movable and rng.random() > np.exp(-INTRON_LOSS_RATE * time):
@@ -417,18 +422,18 @@ def evolve_gene(
             lengths = [len(blocks[i]) for i in numbers]
             bases, guard, block = drift(
                 np.concatenate([blocks[i] for i in numbers]), np.concatenate([guards[i] for i in numbers]), np.repeat(numbers, lengths),
-                rate * time, rates.bases, rng,
+                rate * time, base_model(gene.traits.gc), rng,
             )
             for i in numbers:
                 if (block == i).sum() >= MIN_EXON_NT:  # a block that would get too short stays as it was
                     blocks[i], guards[i] = bases[block == i], guard[block == i]
     evolved = replace(gene, blocks=tuple(blocks), guards=tuple(guards), codons=codons, selection=selection)
-    _turn_over_motifs(evolved, rates.traits, time, rng)
+    _turn_over_motifs(evolved, time, rng)
     return _write_codons(evolved)
 
 
 def _shift_codons(
-    gene: Gene, codons: np.ndarray, blocks: list[np.ndarray], time: float, model: SubstitutionModel, rng: np.random.Generator,
+    gene: Gene, codons: np.ndarray, blocks: list[np.ndarray], time: float, rng: np.random.Generator,
 ) -> tuple[np.ndarray, np.ndarray]:
     "Delete and insert codons of linkers, each inside one block; changes the blocks' lengths in place and returns codons and selection."
     numbers = [i for i, kind in enumerate(gene.kinds) if kind == "cds"]
@@ -439,14 +444,15 @@ def _shift_codons(
     copies = np.where(movable & (rng.random(len(codons)) < CODON_INDEL_RATE * time), rng.choice([0, 2], len(codons)), 1)
     source = np.repeat(np.arange(len(codons)), copies)
     new = np.concatenate([[False], source[1:] == source[:-1]])
-    codons = np.where(new, model.draw(len(source), rng), codons[source])
+    drawn = codon_model(gene.traits.optimality, gene.traits.gc, OMEGA_LINKER).draw(len(source), rng)
+    codons = np.where(new, drawn, codons[source])
     lengths = np.bincount(block[source].ravel(), minlength=len(blocks))
     for i in numbers:
         blocks[i] = np.zeros(lengths[i], np.uint8)
     return codons, gene.selection[source]
 
 
-def _turn_over_motifs(gene: Gene, traits: Traits, time: float, rng: np.random.Generator) -> None:
+def _turn_over_motifs(gene: Gene, time: float, rng: np.random.Generator) -> None:
     "Lose and gain planted motifs. In place."
     for kind, bases, guard in zip(gene.kinds, gene.blocks, gene.guards):
         if kind in _UNWANTED:
@@ -455,18 +461,18 @@ def _turn_over_motifs(gene: Gene, traits: Traits, time: float, rng: np.random.Ge
             for _ in range(gained):
                 plant(bases, guard, AU_RICH_ELEMENT, np.full(len(AU_RICH_ELEMENT), FIXED), rng)
     leader = max(i for i, kind in enumerate(gene.kinds) if kind == "utr5")
-    _draw_kozak(gene.blocks[leader], traits, 1 - np.exp(-time), rng)
+    _draw_kozak(gene.blocks[leader], gene.traits, 1 - np.exp(-time), rng)
     _avoid_motifs(gene)
 
 
 def evolve_family(
     tree: list[Node],
-    rates: Rates,
+    traits: Traits,
     domains: dict[str, np.ndarray],
     rng: np.random.Generator,
 ) -> list[tuple[str, Gene]]:  # species and gene of every tip, in tree order
     "Draw the first gene of a family and let it evolve along the family's tree."
-    genes = [draw_gene(rates, domains, rng)]
+    genes = [draw_gene(traits, domains, rng)]
     for node in tree[1:]:
-        genes.append(evolve_gene(genes[node.parent], node.length, rates, rng))
+        genes.append(evolve_gene(genes[node.parent], node.length, rng))
     return [(node.species, gene) for node, gene in zip(tree, genes) if node.species]

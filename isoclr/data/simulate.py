@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['CHROMOSOMES', 'INTERGENIC_NT', 'INTERGENIC_GC', 'GAP_NT', 'MASKED_SHARE', 'MASKED_NT', 'FIRST_TAXONOMY_ID', 'LINE_NT',
            'GENE_PRED_COLUMNS', 'NOISE_SHARE', 'HALF_LIFE_SHARES', 'RIBOSOME_LOAD_SHARES', 'HALF_LIFE_SCALE',
-           'RIBOSOME_LOAD_SCALE', 'KOZAK_WEIGHTS', 'SIMULATION_VERSION', 'SimulateConfig', 'Transcript', 'ucsc_bin',
-           'Simulation', 'simulate']
+           'RIBOSOME_LOAD_SCALE', 'KOZAK_WEIGHTS', 'SIMULATION_VERSION', 'SimulateConfig', 'ucsc_bin', 'Simulation',
+           'simulate']
 
-# %% ../../nbs/data/16b_simulate.ipynb #2ec60b65
+# %% ../../nbs/data/16b_simulate.ipynb #49ef3d60
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,9 +20,9 @@ from threadpoolctl import threadpool_limits
 from tqdm.auto import tqdm
 
 from ..config import Config, ConfigError, InputError
-from .evolution import BASES_OF, CODONS, OPTIMALITY, STOPS, base_model, family_tree, find
-from .genes import AU_RICH_ELEMENT, KOZAK, START_CODON, Event, Gene, Rates, Traits, draw_domains, draw_isoforms, draw_traits, evolve_family
-from .genome import decode_bases, encode_bases, reverse_complement
+from .evolution import OPTIMALITY, STOPS, base_model, family_tree, find
+from .genes import AU_RICH_ELEMENT, KOZAK, START_CODON, Event, Gene, Traits, draw_domains, draw_isoforms, draw_traits, evolve_family
+from .genome import decode_bases, reverse_complement
 from ..files import atomic_folder, sha256
 
 # %% ../../nbs/data/16b_simulate.ipynb #36a65a22
@@ -55,7 +55,7 @@ MASKED_SHARE, MASKED_NT = 0.15, (40, 300)  # of a chromosome in lower case, as r
 FIRST_TAXONOMY_ID = 9_000_000  # NCBI's ids are below 4,000,000 in 2025
 LINE_NT = 60  # letters on a line of FASTA
 
-# %% ../../nbs/data/16b_simulate.ipynb #a0b28a05
+# %% ../../nbs/data/16b_simulate.ipynb #daea2a58
 @dataclass(frozen=True)
 class _Grown:
     "A gene of today."
@@ -73,14 +73,14 @@ def _grow_families(config: SimulateConfig, progress: bool) -> list[_Grown]:
     grown = []
     for family in tqdm(range(config.n_families), desc="growing gene families", unit="family", disable=not progress):
         rng = np.random.default_rng([config.seed, 1, family])
-        rates = Rates.of(draw_traits(rng))
-        for species, gene in evolve_family(family_tree(config.species, rng, config.divergence), rates, domains, rng):
-            grown.append(_Grown(family, rates.traits, species, gene, draw_isoforms(gene, rng)))
+        traits, tree = draw_traits(rng), family_tree(config.species, rng, config.divergence)
+        for species, gene in evolve_family(tree, traits, domains, rng):
+            grown.append(_Grown(family, traits, species, gene, draw_isoforms(gene, rng)))
     return grown
 
-# %% ../../nbs/data/16b_simulate.ipynb #15405d5c
+# %% ../../nbs/data/16b_simulate.ipynb #6f9145e7
 @dataclass(frozen=True)
-class Transcript:
+class _Transcript:
     "An isoform with its place on a chromosome."
 
     transcript_id: str
@@ -117,7 +117,7 @@ class _Species:
 
     name: str
     chromosomes: dict[str, np.ndarray]  # base codes of the whole
-    genes: list[tuple[_Grown, list[Transcript]]]  # in order of their place
+    genes: list[tuple[_Grown, list[_Transcript]]]  # in order of their place
 
 
 def _place_genes(name: str, number: int, grown: list[_Grown], rng: np.random.Generator) -> _Species:
@@ -146,7 +146,7 @@ def _place_genes(name: str, number: int, grown: list[_Grown], rng: np.random.Gen
                 serial = number * 1_000_000 + counter
                 mature, start, end = one.gene.splice(chosen)
                 exons = one.gene.exons(chosen)
-                transcripts.append(Transcript(
+                transcripts.append(_Transcript(
                     f"NM_9{serial:08d}" if number % 2 == 0 else f"ENS{name[:3].upper()}T{serial:011d}", gene_id, symbols[i], one.family, chrom,
                     "+" if forward else "-", exons + offset if forward else offset + len(bases) - exons[::-1, ::-1], (start, end), mature,
                     tuple(event.name for event in events),
@@ -246,16 +246,16 @@ def _write_homology(all_species: list[_Species], path: Path) -> None:
     table = table[table.groupby("hid").hid.transform("size") > 1]
     table.to_csv(path, sep="\t", index=False, lineterminator="\n")
 
-# %% ../../nbs/data/16b_simulate.ipynb #9ead52c7
+# %% ../../nbs/data/16b_simulate.ipynb #633508a1
 NOISE_SHARE = 0.25  # of a label's variance: the best possible probe reaches R² = 0.75
-HALF_LIFE_SHARES = {"optimality": 0.35, "au_rich_elements": -0.25, "junctions_per_kb": 0.15}  # the sign is the direction
+HALF_LIFE_SHARES = {"optimality": 0.40, "au_rich_elements": -0.20, "junctions_per_kb": 0.15}  # the sign is the direction
 RIBOSOME_LOAD_SHARES = {"upstream_orfs": -0.30, "utr5_log_nt": -0.15, "utr5_gc": -0.15, "kozak": 0.15}
 HALF_LIFE_SCALE = (2.6, 1.0)  # mean and standard deviation of log2 hours: 6 hours, two thirds of messengers between 3 and 12
 RIBOSOME_LOAD_SCALE = (6.0, 1.3)  # ribosomes on a messenger
 KOZAK_WEIGHTS = np.array([1, 1, 1, 3, 1, 1])  # the purine at -3 matters most
 
 
-def _measure(transcript: Transcript) -> dict[str, float]:
+def _measure(transcript: _Transcript) -> dict[str, float]:
     "What the labels of a transcript depend on."
     start, end = transcript.cds
     leader, trailer = transcript.mature[:start], transcript.mature[end:]
@@ -290,7 +290,7 @@ def _label(measured: pd.DataFrame, name: str, shares: dict[str, float], scale: t
     return measured[["species", "transcript_id", "gene_id", "family", *shares]].assign(
         explained=mean + deviation * explained, noise=deviation * noise, **{name: mean + deviation * (explained + noise)})
 
-# %% ../../nbs/data/16b_simulate.ipynb #e94d39f8
+# %% ../../nbs/data/16b_simulate.ipynb #e53c8059
 SIMULATION_VERSION = 1  # counts up when the same settings give other bytes
 
 
@@ -316,15 +316,12 @@ def simulate(
     "Write simulated genomes, annotations, homology and labels, or open them where they are already."
     folder = Path(folder).resolve()
     wanted = {"simulation_version": SIMULATION_VERSION, "config": json.loads(json.dumps(config.to_dict()))}
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        manifest = folder / "manifest.json"
-        found = json.loads(manifest.read_text()) if manifest.is_file() else {}
-        if "simulation_version" not in found:
-            raise InputError(f"{folder} exists and is not a simulation. Give a new or empty folder.")
-        if {key: found[key] for key in wanted} == wanted and all((folder / name).is_file() for name in found["files"]):
+    found = _read_manifest(folder)
+    if found and {key: found[key] for key in wanted} == wanted:
+        if all((folder / name).is_file() for name in found["files"]):
             return _open(folder, config)
-        if not overwrite:
-            raise InputError(f"{folder} holds a simulation with other settings: {found['config']}. Give another folder, or overwrite=True.")
+    elif found and not overwrite:
+        raise InputError(f"{folder} holds another simulation (version {found['simulation_version']}, {found['config']}). Give another folder, or overwrite=True.")
     with atomic_folder(folder) as partial:
         with threadpool_limits(1):  # matrices here are small: more threads only wait for each other
             _write(partial, config, progress)
@@ -332,6 +329,17 @@ def simulate(
         manifest = {**wanted, "config_id": config.config_id, "files": {name: sha256(partial / name) for name in files}}
         (partial / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
     return _open(folder, config)
+
+
+def _read_manifest(folder: Path) -> dict:
+    "The manifest of a simulation; empty where there is nothing yet."
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return {}
+    manifest = folder / "manifest.json"
+    found = json.loads(manifest.read_text()) if manifest.is_file() else {}
+    if "simulation_version" not in found:
+        raise InputError(f"{folder} exists and is not a simulation. Give a new or empty folder.")
+    return found
 
 
 def _paths(config: SimulateConfig) -> list[dict[str, str]]:

@@ -5,12 +5,13 @@
 # %% auto #0
 __all__ = ['DROP_REASONS', 'FORMAT_VERSION', 'SpeciesSource', 'StoreConfig', 'build_store', 'TranscriptStore']
 
-# %% ../../nbs/data/15_store.ipynb #a348a5d7
+# %% ../../nbs/data/15_store.ipynb #779bdb21
 import hashlib
 import json
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Iterator
 
 import numpy as np
 import pandas as pd
@@ -252,7 +253,7 @@ def _groups(transcripts: pd.DataFrame, homology: pd.DataFrame | None) -> tuple[n
     groups, report = gene_groups(genes, homology)
     return transcripts.gene_id.map(dict(zip(genes.gene_id, groups))).to_numpy(object), report
 
-# %% ../../nbs/data/15_store.ipynb #3c27083d
+# %% ../../nbs/data/15_store.ipynb #7ef87271
 class TranscriptStore:
     "Transcripts of one or many species: a table, and tokens of one byte a nucleotide."
 
@@ -358,6 +359,21 @@ class TranscriptStore:
         for line, offset, length in zip(batch, offsets.tolist(), lengths.tolist()):
             line[:length] = self.nucleotides[offset : offset + length]
         return batch, lengths.astype(np.int32)
+
+    def batches(
+        self,
+        rows: np.ndarray,  # (n,) positions in the table, in any order
+        token_budget: int,  # nt that a batch may hold, padding included; a single longer transcript is a batch of its own
+    ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:  # positions in `rows` (B,), tokens (B, longest), lengths (B,)
+        "All the rows in batches of about equal size in memory, longest first, so that little is padding."
+        if token_budget < 1:
+            raise ConfigError(f"token_budget = {token_budget} must be at least 1 nucleotide.")
+        rows = np.asarray(rows, np.int64)
+        lengths = self._spans[1][rows]
+        waiting = np.argsort(-lengths, kind="stable")
+        while len(waiting):
+            take, waiting = np.split(waiting, [max(1, token_budget // int(lengths[waiting[0]]))])
+            yield take, *self.gather(rows[take])
 
     def validate(self) -> None:
         "Read the whole store and raise `InputError` where it does not agree with itself."

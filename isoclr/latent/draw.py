@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['PALETTE', 'MARKERS', 'MISSING_COLOR', 'OTHER_COLOR', 'HOVER', 'PAGE_CONFIG', 'draw_map', 'write_html']
 
-# %% ../../nbs/latent/51_draw.ipynb #a3045c3b
+# %% ../../nbs/latent/51_draw.ipynb #0f7c85ab
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Sequence
 
 import numpy as np
 import pandas as pd
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from plotly.graph_objects import Figure, Scattergl
 
-# %% ../../nbs/latent/51_draw.ipynb #14e783a6
+# %% ../../nbs/latent/51_draw.ipynb #8e038f70
 PALETTE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442")
 MARKERS = ("circle", "diamond", "cross", "triangle-up", "star")
 MISSING_COLOR, OTHER_COLOR = "#D3D3D3", "#8C8C8C"
@@ -44,15 +44,14 @@ def _categories(values: pd.Series) -> list[tuple[str, np.ndarray, dict]]:
     names, counts = np.unique(text[~missing], return_counts=True)
     most = len(PALETTE) * len(MARKERS)
     shown = names if len(names) <= most else np.sort(names[np.argsort(-counts, kind="stable")[: most - 1]])
-    parts = [
-        (str(name), (text == name) & ~missing, {"color": PALETTE[i % len(PALETTE)], "symbol": MARKERS[i // len(PALETTE)]}) for i, name in enumerate(shown)
-    ]
+    markers = [{"color": color, "symbol": symbol} for symbol in MARKERS for color in PALETTE]
+    parts = [(str(name), (text == name) & ~missing, marker) for name, marker in zip(shown, markers)]
     pooled = ~missing & ~np.isin(text, shown)
     if pooled.any():
         parts.insert(0, (f"{len(names) - len(shown)} others", pooled, {"color": OTHER_COLOR, "symbol": "circle"}))
     return parts
 
-# %% ../../nbs/latent/51_draw.ipynb #5ee72884
+# %% ../../nbs/latent/51_draw.ipynb #5f522102
 HOVER = {"gene_name": "gene", "transcript_id": "transcript", "species": "species", "length_nt": "length (nt)"}
 
 
@@ -66,46 +65,67 @@ def _trace(adata: "AnnData", mask: np.ndarray, xy: np.ndarray, color: str, name:
     lines = "<br>".join(f"{title} %{{customdata[{i}]}}" for i, title in enumerate(columns.values()))
     size = float(np.clip(400 / np.sqrt(max(len(xy), 1)), 3, 9))
     return Scattergl(
-        x=xy[mask, 0], y=xy[mask, 1], mode="markers", name=name, showlegend=legend, customdata=hover.to_numpy(), hovertemplate=lines + "<extra></extra>",
+        x=xy[mask, 0], y=xy[mask, 1], mode="markers", name=name, showlegend=legend,
+        customdata=hover.to_numpy(), hovertemplate=lines + "<extra></extra>",
         marker={"size": size, "opacity": 0.8, **marker},
     )
 
-# %% ../../nbs/latent/51_draw.ipynb #aa62276b
+# %% ../../nbs/latent/51_draw.ipynb #241c6891
+def _traces(adata: "AnnData", xy: np.ndarray, color: str) -> list["Scattergl"]:
+    "The points coloured by one column: what is missing first, and below."
+    values = adata.obs[color]
+    missing, traces = _is_missing(values), []
+    if missing.any():
+        traces.append(_trace(adata, missing, xy, color, "missing", {"color": MISSING_COLOR}, legend=True))
+    if not _is_scale(values):
+        traces += [_trace(adata, mask, xy, color, name, marker, legend=True) for name, mask, marker in _categories(values)]
+    elif not missing.all():
+        scale = {"color": values[~missing].to_numpy(dtype=float), "colorscale": "Viridis", "colorbar": {"title": {"text": color}}}
+        traces.append(_trace(adata, ~missing, xy, color, color, scale, legend=False))
+    return traces
+
+
+def _heading(adata: "AnnData", color: str) -> dict:
+    "Title and legend of a map coloured by one column."
+    scaled = _is_scale(adata.obs[color])
+    place = {"orientation": "h", "x": 0, "y": 1.05} if scaled else {"orientation": "v", "x": 1.02, "y": 1}
+    legend = {**place, "title": {"text": "" if scaled else color}, "itemsizing": "constant"}
+    return {"title": {"text": f"{adata.n_obs:,} transcripts by {color}"}, "legend": legend}
+
+# %% ../../nbs/latent/51_draw.ipynb #a4489f07
 def draw_map(
     adata: "AnnData",  # embeddings with a projection
-    color: str = "species",  # column of `adata.obs`
+    color: str | Sequence[str] = "species",  # column of `adata.obs`, or several to choose from
     basis: str = "umap",  # which projection: obsm["X_" + basis]
 ) -> "Figure":  # plotly
     "Draw a projection, coloured by a column."
     from plotly.graph_objects import Figure
 
+    columns = [color] if isinstance(color, str) else list(color)
     if f"X_{basis}" not in adata.obsm:
         there = [name.removeprefix("X_") for name in adata.obsm]
-        raise InputError(f"There is no projection {basis!r}: call project(adata, {basis!r}) first.{did_you_mean(basis, there) if there else ''}")
-    if color not in adata.obs:
-        raise InputError(f"There is no column {color!r} to colour by.{did_you_mean(color, adata.obs.columns)}")
-    if not adata.n_obs:
-        raise InputError("There are no transcripts to draw.")
-    xy, values = np.asarray(adata.obsm[f"X_{basis}"])[:, :2], adata.obs[color]
-    xy = np.column_stack([xy, np.zeros(len(xy))])[:, :2]  # PCA of one dimension is drawn on a line
-    missing = _is_missing(values)
-    figure = Figure()
-    if missing.any():
-        figure.add_trace(_trace(adata, missing, xy, color, "missing", {"color": MISSING_COLOR}, legend=True))
-    scaled = _is_scale(values)
-    if scaled and not missing.all():
-        scale = {"color": values[~missing].to_numpy(dtype=float), "colorscale": "Viridis", "colorbar": {"title": {"text": color}}}
-        figure.add_trace(_trace(adata, ~missing, xy, color, color, scale, legend=False))
-    elif not scaled:
-        for name, mask, marker in _categories(values):
-            figure.add_trace(_trace(adata, mask, xy, color, name, marker, legend=True))
+        raise InputError(
+            f"There is no projection {basis!r}: call project(adata, {basis!r}) first.{did_you_mean(basis, there) if there else ''}"
+        )
+    for column in columns:
+        if column not in adata.obs:
+            raise InputError(f"There is no column {column!r} to colour by.{did_you_mean(column, adata.obs.columns)}")
+    if not columns or not adata.n_obs:
+        raise InputError("There are no transcripts to draw." if columns else "Name at least one column to colour by.")
+    xy = np.asarray(adata.obsm[f"X_{basis}"])[:, :2]
+    xy = np.column_stack([xy, np.zeros(len(xy))])[:, :2]  # one dimension is drawn on a line
+    groups = {column: _traces(adata, xy, column) for column in columns}
+    figure = Figure([trace.update(visible=column == columns[0]) for column, traces in groups.items() for trace in traces])
     title = {"umap": "UMAP", "pca": "PC"}.get(basis, basis)
     figure.update_xaxes(title=f"{title} 1", showticklabels=False, zeroline=False)
     figure.update_yaxes(title=f"{title} 2", showticklabels=False, zeroline=False, scaleanchor="x")
-    return figure.update_layout(
-        template="plotly_white", height=650, margin={"l": 40, "r": 20, "t": 50, "b": 40}, title=f"{adata.n_obs:,} transcripts by {color}",
-        legend={"orientation": "h", "y": 1.05} if scaled else {"title": {"text": color}, "itemsizing": "constant"},
-    )
+    figure.update_layout(template="plotly_white", height=650, margin={"l": 40, "r": 20, "t": 70, "b": 40}, **_heading(adata, columns[0]))
+    if len(groups) > 1:
+        column_of = [column for column, traces in groups.items() for _ in traces]
+        visible = {column: {"visible": [other == column for other in column_of]} for column in groups}
+        buttons = [{"label": column, "method": "update", "args": [visible[column], _heading(adata, column)]} for column in groups]
+        figure.update_layout(updatemenus=[{"buttons": buttons, "x": 1, "xanchor": "right", "y": 1.02, "yanchor": "bottom"}])
+    return figure
 
 # %% ../../nbs/latent/51_draw.ipynb #b189f4d9
 PAGE_CONFIG = {"displaylogo": False, "responsive": True, "showSendToCloud": False, "plotlyServerURL": ""}

@@ -17,7 +17,7 @@ from ..config import ConfigError, InputError, content_id, did_you_mean
 if TYPE_CHECKING:
     from anndata import AnnData
 
-# %% ../../nbs/latent/50_project.ipynb #3181c923
+# %% ../../nbs/latent/50_project.ipynb #bea8da3c
 def _pca(X: np.ndarray, seed: int, n_components: int) -> tuple[np.ndarray, dict[str, Any]]:
     "Coordinates, and the share of variance of each component."
     from sklearn.decomposition import PCA
@@ -38,7 +38,10 @@ def _umap(X: np.ndarray, seed: int, n_neighbors: int, min_dist: float, metric: s
     if len(X) < 4:
         raise InputError(f"UMAP needs at least 4 transcripts, and there are {len(X)}. Use method='pca'.")
     init = "spectral" if len(X) > 4 * n_components else "random"
-    model = umap.UMAP(n_components=n_components, n_neighbors=min(n_neighbors, len(X) - 1), min_dist=min_dist, metric=metric, init=init, random_state=seed, n_jobs=1)
+    model = umap.UMAP(
+        n_components=n_components, n_neighbors=min(n_neighbors, len(X) - 1), min_dist=min_dist, metric=metric,
+        init=init, random_state=seed, n_jobs=1,
+    )
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Spectral initialisation failed")
         warnings.filterwarnings("ignore", message="Embedding a total of")

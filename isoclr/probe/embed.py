@@ -104,7 +104,7 @@ def embed(
         "store": store.content_hash, "encoder": encoder.config.config_id, "weights": weights_id(encoder), "n_tracks": encoder.n_tracks,
     }})
 
-# %% ../../nbs/probe/40_embed.ipynb #cbadc534
+# %% ../../nbs/probe/40_embed.ipynb #d4a9f498
 def _checked_rows(rows: Sequence[int] | np.ndarray | None, n: int) -> np.ndarray:
     "Row numbers 0..n-1 of a store; a mask becomes numbers."
     if rows is None:
@@ -122,7 +122,8 @@ def _refuse_not_finite(X: np.ndarray, obs: pd.DataFrame) -> None:
     wrong = ~np.isfinite(X).all(axis=1)
     if wrong.any():
         raise IsoclrError(
-            f"{wrong.sum()} of {len(X)} embeddings are not finite, the first that of {obs.index[wrong][0]}. The weights have diverged: take an earlier checkpoint."
+            f"{wrong.sum()} of {len(X)} embeddings are not finite, the first that of {obs.index[wrong][0]}. The weights have "
+            f"diverged: take an earlier checkpoint."
         )
 
 # %% ../../nbs/probe/40_embed.ipynb #fa04350f

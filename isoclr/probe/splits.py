@@ -21,7 +21,7 @@ class Split(NamedTuple):
     test: np.ndarray  # unit numbers, ascending
     n_eligible: int  # units that the test part could have been drawn from
 
-# %% ../../nbs/probe/42_splits.ipynb #fef468e2
+# %% ../../nbs/probe/42_splits.ipynb #737057ed
 def group_splits(
     groups: Sequence[str],  # (n,) homology group of each unit
     seeds: Iterable[int] = range(10),  # one split each
@@ -32,18 +32,25 @@ def group_splits(
     groups = np.asarray(groups).astype(str)
     eligible = np.ones(len(groups), dtype=bool) if eligible_test is None else np.asarray(eligible_test)
     if eligible.shape != groups.shape or eligible.dtype != bool:
-        raise InputError(f"eligible_test must hold one boolean for each of {len(groups)} groups; it is {eligible.dtype} of shape {eligible.shape}.")
+        raise InputError(
+            f"eligible_test must hold one boolean for each of {len(groups)} groups; it is {eligible.dtype} of shape {eligible.shape}."
+        )
     if not 0 < test_fraction < 1:
         raise ConfigError(f"test_fraction = {test_fraction} must lie between 0 and 1.")
     divided = np.intersect1d(groups[eligible], groups[~eligible])
     if len(divided):
-        raise InputError(f"Group {divided[0]} (and {len(divided) - 1} more) is eligible for the test in part: whole groups must be held out of pretraining.")
+        raise InputError(
+            f"Group {divided[0]} (and {len(divided) - 1} more) is eligible for the test in part: whole groups must be held out of "
+            f"pretraining."
+        )
     names, sizes = np.unique(groups[eligible], return_counts=True)
     wanted = test_fraction * len(groups)
     if wanted > 0.75 * eligible.sum() or len(names) < 3:
         raise InputError(
-            f"Too few groups to split: {wanted:.0f} of {len(groups)} units are to be tested, and {eligible.sum()} units in {len(names)} groups may be. "
-            f"Lower test_fraction to {750 * eligible.sum() // max(len(groups), 1) / 1000} or less, hold more groups out of pretraining, or take more labels."
+            f"Too few groups to split: {wanted:.0f} of {len(groups)} units are to be tested, and {eligible.sum()} units in "
+            f"{len(names)} groups may be. "
+            f"Lower test_fraction to {750 * eligible.sum() // max(len(groups), 1) / 1000} or less, hold more groups out of "
+            f"pretraining, or take more labels."
         )
     splits = []
     for seed in seeds:
@@ -54,6 +61,9 @@ def group_splits(
                 lacking -= sizes[group]
         in_test = np.isin(groups, names[chosen])
         if not chosen or in_test.all():
-            raise InputError(f"No group of at most {2 * wanted:.0f} units to test, among {len(names)}: raise test_fraction, or split the largest groups ({sizes.max()} units).")
+            raise InputError(
+                f"No group of at most {2 * wanted:.0f} units to test, among {len(names)}: raise test_fraction, or split the "
+                f"largest groups ({sizes.max()} units)."
+            )
         splits.append(Split(int(seed), np.flatnonzero(~in_test), np.flatnonzero(in_test), int(eligible.sum())))
     return splits
