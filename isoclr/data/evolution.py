@@ -18,9 +18,9 @@ from itertools import product
 import numpy as np
 from Bio.Data.CodonTable import standard_dna_table
 
-# %% ../../nbs/data/16_evolution.ipynb #33ea12c5
+# %% ../../nbs/data/16_evolution.ipynb #3ce19d58
 TRANSITION_BIAS = 3.0  # rate of a transition over a transversion; 2-4 in vertebrates
-SPECIATION_AGE = 0.45  # neutral substitutions per site from the last common ancestor of all species to today (human-mouse is about 0.25, human-chicken 0.6)
+SPECIATION_AGE = 0.45  # neutral substitutions per site since all species were one; human-mouse about 0.25, human-chicken 0.6
 ROOT_AGE = 0.8  # from a family's first gene to today: duplications older than the species have room to happen
 YOUNGEST_DUPLICATION = 0.25  # age; younger copies would be near-identical and are not told apart here
 DUPLICATION_RATE = 0.6  # per lineage and unit of time
@@ -31,7 +31,7 @@ UTR_RATE, INTRON_RATE = 0.65, 1.0  # substitutions relative to neutral
 INDEL_RATE = 0.12  # insertions and deletions for each substitution, outside the CDS; about 1 in 8 in mammals
 INDEL_EXPONENT, INDEL_MAX_NT = 1.7, 60  # their lengths follow a power law, as seen in genomes: most are short, a few are long
 CODON_INDEL_RATE = 0.06  # codons inserted or deleted in linkers, per codon and unit of time
-TRAIT_DRIFT = 0.8  # standard deviation of the log-odds of codon optimality and of GC after one unit of time: homologs resemble each other, isoforms more so
+TRAIT_DRIFT = 0.8  # standard deviation of the log-odds of codon optimality and GC after one unit of time: homologs are alike, not equal
 MOTIF_TURNOVER = 0.25  # planted motifs lost per unit of time: modest, so that they are traits of a family
 INTRON_LOSS_RATE = 0.08  # per intron and unit of time
 
@@ -43,7 +43,7 @@ STOPS = np.flatnonzero(AMINO_ACIDS == "*")
 AMINO_ACID_SHARES = dict(zip("ACDEFGHIKLMNPQRSTVWY", (  # per cent, in vertebrate proteins
     7.4, 2.3, 4.7, 6.9, 4.0, 7.4, 2.9, 3.8, 7.2, 7.6, 1.8, 4.4, 5.0, 4.0, 4.2, 8.1, 6.2, 6.8, 1.3, 3.3)))
 
-# %% ../../nbs/data/16_evolution.ipynb #cd8c8c00
+# %% ../../nbs/data/16_evolution.ipynb #b7fbadb3
 GC_ENDING = np.array([codon[2] in "GC" for codon in CODONS])
 OPTIMALITY = np.where([(codon[0] in "AC") == (codon[2] in "GC") for codon in CODONS], 1.0, -1.0)  # of each codon
 OPTIMALITY[np.isin(AMINO_ACIDS, list("*MW"))] = 0.0  # no choice, no optimality
@@ -53,7 +53,7 @@ def codon_frequencies(
     optimality: float,  # preference for optimal codons, 0..1
     gc: float,  # preference for codons that end in G or C over those that end in A or T, 0..1
 ) -> np.ndarray:  # (64,) sums to 1; 0 for stop codons
-    "Codon frequencies of a gene: amino acids as in vertebrates, synonymous codons by optimality and, independently of it, by their last base."
+    "Codon frequencies: amino acids as in vertebrates, synonymous codons by optimality and, independently of it, by last base."
     weight = np.where(OPTIMALITY > 0, optimality, np.where(OPTIMALITY < 0, 1 - optimality, 1.0)) * np.where(GC_ENDING, gc, 1 - gc)
     frequencies = np.zeros(64)
     for amino, share in AMINO_ACID_SHARES.items():

@@ -102,7 +102,7 @@ def rewind_metrics(
         with atomic_file(path) as partial:
             partial.write_text("".join(kept), encoding="utf-8")
 
-# %% ../../nbs/pretrain/32a_checkpoint.ipynb #9dbc49d8
+# %% ../../nbs/pretrain/32a_checkpoint.ipynb #a445d3c8
 @contextmanager
 def stop_on_signal() -> Iterator[list[int]]:
     "A list that a SIGTERM or SIGINT puts itself into, inside the block; in a thread other than the main one it stays empty."
@@ -115,7 +115,7 @@ def stop_on_signal() -> Iterator[list[int]]:
             signal.signal(each, handler)
 
     if threading.current_thread() is threading.main_thread():
-        handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+        handlers = {number: signal.getsignal(number) or signal.SIG_DFL for number in (signal.SIGTERM, signal.SIGINT)}
         for number in handlers:
             signal.signal(number, stop)
     try:
