@@ -33,9 +33,8 @@ def test_dcl_against_loops(n_pairs, dim, temperature, weighted, grouped):
     z1, z2 = rng.normal(size=(2, n_pairs, dim)).astype(np.float32)
     weight = rng.uniform(0, 3, n_pairs).astype(np.float32) if weighted else np.ones(n_pairs, np.float32)
     group = rng.integers(max(n_pairs // 3, 1), size=n_pairs) if grouped else np.arange(n_pairs)
-    loss = dcl_loss(
-        torch.tensor(z1), torch.tensor(z2), temperature, torch.tensor(weight) if weighted else None, torch.tensor(group) if grouped else None
-    )
+    optional = (torch.tensor(weight) if weighted else None, torch.tensor(group) if grouped else None)
+    loss = dcl_loss(torch.tensor(z1), torch.tensor(z2), temperature, *optional)
     assert loss.item() == pytest.approx(slow_dcl(z1, z2, temperature, weight, group), rel=1e-4, abs=1e-4)
 
 

@@ -92,7 +92,8 @@ def test_presets_are_the_published_ones(shared_reference):
         config = preset(name)
         numbers = [tuple(map(int, row[column].split())) for column in ("filters", "blocks_per_layer", "dilation_per_layer")]
         assert [config.filters, config.blocks, config.dilations] == numbers, name
-        assert config.dilation_doubles == (row["dilation_doubles_within_layer"] == "True") and config.kernel_size == int(row["default_kernel_size"])
+        assert config.dilation_doubles == (row["dilation_doubles_within_layer"] == "True"), name
+        assert config.kernel_size == int(row["default_kernel_size"]), name
 
 
 def test_parameter_counts_are_the_published_ones(shared_reference):

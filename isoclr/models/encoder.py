@@ -18,7 +18,7 @@ from ..files import atomic_file
 from .layers import mean_pool, valid_mask
 from .resnet import DilatedResNet
 
-# %% ../../nbs/models/23_encoder.ipynb #6b6e113f
+# %% ../../nbs/models/23_encoder.ipynb #8fcd047f
 @dataclass(frozen=True)
 class EncoderConfig(Config):
     "What determines an encoder, apart from its weights."
@@ -34,14 +34,16 @@ class EncoderConfig(Config):
 
     def check(self):
         if not len(self.filters) == len(self.blocks) == len(self.dilations) > 0:
-            raise ConfigError(f"filters {self.filters}, blocks {self.blocks} and dilations {self.dilations} need one number for each layer.")
+            raise ConfigError(
+                f"filters {self.filters}, blocks {self.blocks} and dilations {self.dilations} need one number for each layer."
+            )
         positive = (self.n_tracks, self.kernel_size, self.stem_pool, *self.filters, *self.blocks, *self.dilations)
         if min(positive) < 1:
             raise ConfigError(f"Every number of {self} must be at least 1.")
         if self.padding not in ("masked", "published"):
             raise ConfigError(f"padding = {self.padding!r}.{did_you_mean(self.padding, ('masked', 'published'))}")
 
-# %% ../../nbs/models/23_encoder.ipynb #d37b5554
+# %% ../../nbs/models/23_encoder.ipynb #dac5fbc0
 _COLUMNS = ("filters", "blocks", "dilations", "dilation_doubles", "stem_pool")
 _ROWS = {
     "dilated_large": ((128, 256, 512, 1024), (3, 4, 6, 3), (1, 4, 16, 64), True, 2),
@@ -57,7 +59,7 @@ _ROWS = {
     "less_dilated_small2": ((64, 128, 128, 256), (2, 2, 2, 2), (1, 2, 4, 8), False, 2),
     "not_dilated_medium": ((64, 128, 256, 512), (3, 4, 6, 3), (1, 1, 1, 1), False, 2),
     "not_dilated_small": ((128, 128, 128, 128), (2, 2, 2, 2), (1, 1, 1, 1), False, 2),
-    "demo": ((32, 48, 64, 96), (1, 1, 1, 1), (1, 1, 2, 4), False, 4),
+    "demo": ((32, 48, 64, 192), (1, 1, 1, 1), (1, 1, 2, 4), False, 4),
 }
 PRESETS = {name: EncoderConfig(**dict(zip(_COLUMNS, row, strict=True))) for name, row in _ROWS.items()}
 

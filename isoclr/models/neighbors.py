@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# %% ../../nbs/models/24_neighbors.ipynb #9e675502
+# %% ../../nbs/models/24_neighbors.ipynb #b9ab3361
 def nearest_neighbors(
     queries: Tensor,  # (n, D)
     candidates: Tensor,  # (m, D), on the same device
@@ -24,7 +24,8 @@ def nearest_neighbors(
 ) -> tuple[Tensor, Tensor]:  # (n, k) int64 indices of candidates, nearest first; (n, k) float32 similarities
     "The exact nearest candidates of each query."
     if queries.ndim != 2 or candidates.ndim != 2 or queries.shape[1] != candidates.shape[1]:
-        raise ValueError(f"Queries (n, D) and candidates (m, D) must share D; these are {tuple(queries.shape)} and {tuple(candidates.shape)}.")
+        shapes = f"{tuple(queries.shape)} and {tuple(candidates.shape)}"
+        raise ValueError(f"Queries (n, D) and candidates (m, D) must share D; these are {shapes}.")
     if not 1 <= k <= len(candidates):
         raise ValueError(f"k = {k} neighbours of {len(candidates)} candidates cannot be had.")
     if metric not in ("cosine", "dot"):

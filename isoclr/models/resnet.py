@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from .layers import MaskedBatchNorm1d, ResidualBlock, SameConv1d, max_pool, valid_mask
 
-# %% ../../nbs/models/21_resnet.ipynb #bc48b96b
+# %% ../../nbs/models/21_resnet.ipynb #3990aa48
 class DilatedResNet(nn.Module):
     "Tracks → feature map, 2⁵ times shorter with four layers and a stem pool of 2."
 
@@ -25,7 +25,8 @@ class DilatedResNet(nn.Module):
         stem_pool: int = 2,  # positions that the stem pools into one
     ):
         super().__init__()
-        self.stem_conv, self.stem_norm, self.stem_pool = SameConv1d(n_tracks, filters[0], kernel_size), MaskedBatchNorm1d(filters[0]), stem_pool
+        self.stem_conv, self.stem_norm = SameConv1d(n_tracks, filters[0], kernel_size), MaskedBatchNorm1d(filters[0])
+        self.stem_pool = stem_pool
         self.layers = nn.ModuleList()
         n_in = filters[0]
         for width, n_blocks, dilation in zip(filters, blocks, dilations, strict=True):

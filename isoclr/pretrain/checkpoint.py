@@ -38,7 +38,7 @@ def check_same_run(
     if differences:
         raise ConfigError(f"{path} belongs to another run ({'; '.join(differences)}). Give another folder, or delete that one.")
 
-# %% ../../nbs/pretrain/32a_checkpoint.ipynb #741d4586
+# %% ../../nbs/pretrain/32a_checkpoint.ipynb #79691ac2
 def save_checkpoint(
     path: Path,
     model: nn.Module,
@@ -62,7 +62,8 @@ def load_checkpoint(
         state = torch.load(path, map_location="cpu", weights_only=True)
         theirs = state.pop("identity")
     except (OSError, EOFError, RuntimeError, KeyError, TypeError, AttributeError, pickle.UnpicklingError) as error:
-        raise InputError(f"{path} is not a checkpoint that can be read ({type(error).__name__}). Delete it to start this run over.") from error
+        kind = type(error).__name__
+        raise InputError(f"{path} is not a checkpoint that can be read ({kind}). Delete it to start this run over.") from error
     check_same_run(theirs, identity, path)
     model.load_state_dict(state.pop("model"))
     optimizer.load_state_dict(state.pop("optimizer"))

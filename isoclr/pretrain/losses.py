@@ -22,7 +22,7 @@ def negative_mask(
     group = group.to(device)
     return group[:, None] != group[None]
 
-# %% ../../nbs/pretrain/31_losses.ipynb #05c3d64d
+# %% ../../nbs/pretrain/31_losses.ipynb #ed1e3c1c
 def dcl_loss(
     z1: Tensor,  # (B, D) projections of the first members, of any length
     z2: Tensor,  # (B, D) projections of the second members
@@ -41,7 +41,8 @@ def dcl_loss(
         negatives = negative_mask(group, len(z1), z1.device)
         has_negatives = negatives.any(1)
         weight = has_negatives.float() if weight is None else weight.float() * has_negatives
-        across, within_1, within_2 = (x.masked_fill(~negatives, _NEVER) for x in (z1 @ z2.T / temperature, z1 @ z1.T / temperature, z2 @ z2.T / temperature))
+        similarities = (a @ b.T / temperature for a, b in ((z1, z2), (z1, z1), (z2, z2)))
+        across, within_1, within_2 = (similarity.masked_fill(~negatives, _NEVER) for similarity in similarities)
         positive = (z1 * z2).sum(1) / temperature
         from_1 = torch.logsumexp(torch.cat([within_1, across], 1), 1) - positive
         from_2 = torch.logsumexp(torch.cat([within_2, across.T], 1), 1) - positive

@@ -32,7 +32,7 @@ from .losses import contrastive_accuracy, dcl_loss
 from .pairs import PairBatch, PairConfig, PairSampler, holdout_groups, mask_tokens
 from .schedule import warmup_cosine
 
-# %% ../../nbs/pretrain/33_pretrain.ipynb #4954323c
+# %% ../../nbs/pretrain/33_pretrain.ipynb #22550fd0
 @dataclass(frozen=True)
 class PretrainConfig(PairConfig):
     "What determines a pretraining, apart from the store and the encoder."
@@ -53,7 +53,8 @@ class PretrainConfig(PairConfig):
 
     def check(self):
         super().check()
-        for name in ("steps", "log_every", "checkpoint_every", "projector_hidden", "projector_dim", "learning_rate", "temperature", "clip_norm"):
+        counts = ("steps", "log_every", "checkpoint_every", "projector_hidden", "projector_dim")
+        for name in (*counts, "learning_rate", "temperature", "clip_norm"):
             if not getattr(self, name) > 0:
                 raise ConfigError(f"{name} = {getattr(self, name)} must be above 0.")
         for name in ("holdout", "warmup_share"):
@@ -130,8 +131,10 @@ def heldout_retrieval(
     table = store.transcripts
     return retrieval_at_k(transcript_vectors(encoder, store, rows), table["gene_id"].to_numpy()[rows], table["group"].to_numpy()[rows])
 
-# %% ../../nbs/pretrain/33_pretrain.ipynb #45331679
-def _learn(fabric: Any, model: nn.Module, optimizer: torch.optim.Optimizer, batch: PairBatch, config: PretrainConfig, step: int) -> dict[str, float]:
+# %% ../../nbs/pretrain/33_pretrain.ipynb #455d1136
+def _learn(
+    fabric: Any, model: nn.Module, optimizer: torch.optim.Optimizer, batch: PairBatch, config: PretrainConfig, step: int
+) -> dict[str, float]:
     "Learn from one batch, and tell what it gave."
     generator = torch.Generator(fabric.device).manual_seed(int(np.random.default_rng([config.seed, step]).integers(2**63)))
     rate = config.learning_rate * warmup_cosine(step, config.steps, round(config.warmup_share * config.steps))
@@ -156,7 +159,8 @@ def _refuse_divergence(row: dict[str, float], step: int, batch: PairBatch, store
         named = store.transcripts.iloc[batch.rows_1.tolist()]
         names = ", ".join(f"{species}|{name}" for species, name in zip(named["species"][:8], named["transcript_id"][:8]))
         raise IsoclrError(
-            f"Step {step + 1}: the loss is {row['loss']} and the norm of its gradient {row['gradient_norm']}, in a batch of {len(batch)} pairs of {names}, … "
+            f"Step {step + 1}: the loss is {row['loss']} and the norm of its gradient {row['gradient_norm']}, "
+            f"in a batch of {len(batch)} pairs of {names}, … "
             f"Lower learning_rate ({row['learning_rate']:.2g} at this step) or raise warmup_share or temperature."
         )
 
