@@ -229,7 +229,7 @@ def _progress_bar(run: Run, cells: int, shown: bool) -> Iterator[None]:
             thread.join()
             look()
 
-# %% ../nbs/60_runs.ipynb #978c185c
+# %% ../nbs/60_runs.ipynb #14df84cc
 class RunError(IsoclrError):
     "An experiment notebook raised an error."
 
@@ -244,6 +244,7 @@ def _kernel_manager(log: IO) -> type:
             self.transport = "tcp" if os.name == "nt" else "ipc"
 
         async def start_kernel(self, **settings):
+            settings["env"] = {"OMP_WAIT_POLICY": "passive", **settings.get("env", os.environ)}
             return await super().start_kernel(**settings, stdout=log, stderr=log)
 
     return LocalKernelManager

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from isoclr.config import ConfigError, InputError, IsoclrError
@@ -16,7 +16,7 @@ from isoclr.data.store import SpeciesSource, build_store
 from isoclr.data.tracks import tracks_from_tokens
 from isoclr.models.encoder import build_encoder, preset
 from isoclr.probe.baselines import baseline_representations
-from isoclr.probe.embed import embed, length_batches, observations, open_embeddings, save_embeddings, weights_id
+from isoclr.probe.embed import embed, observations, open_embeddings, save_embeddings, weights_id
 
 
 @pytest.fixture(scope="module")
@@ -97,15 +97,19 @@ def test_impossible_budget(store, encoder):
         embed(store, encoder, token_budget=0, progress=False)
 
 
-@settings(max_examples=100, deadline=None)
-@given(st.lists(st.integers(1, 500), max_size=60), st.integers(1, 3000))
-def test_batches_hold_each_transcript_once_and_keep_the_budget(lengths, budget):
-    batches = length_batches(lengths, budget)
-    assert sorted(i for batch in batches for i in batch) == list(range(len(lengths)))
-    for batch in batches:
-        longest = max(lengths[i] for i in batch)
-        assert len(batch) * longest <= budget or len(batch) == 1
-    assert [lengths[i] for batch in batches for i in batch] == sorted(lengths, reverse=True)
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data(), budget=st.integers(1, 20_000))
+def test_batches_hold_each_transcript_once_and_keep_the_budget(store, data, budget):
+    rows = np.array(data.draw(st.lists(st.integers(0, len(store) - 1), max_size=60)), int)
+    lengths = store.transcripts.length_nt.to_numpy()[rows]
+    seen = []
+    for take, tokens, of_batch in store.batches(rows, budget):
+        assert tokens.size <= budget or len(take) == 1
+        assert (of_batch == lengths[take]).all() and tokens.shape[1] == of_batch.max()
+        assert all((line[:length] == store.tokens(row)).all() for line, length, row in zip(tokens, of_batch, rows[take]))
+        seen += take.tolist()
+    assert sorted(seen) == list(range(len(rows)))
+    assert lengths[seen].tolist() == sorted(lengths.tolist(), reverse=True)
 
 
 def test_weights_id_sees_every_number():

@@ -43,7 +43,7 @@ class EncoderConfig(Config):
         if self.padding not in ("masked", "published"):
             raise ConfigError(f"padding = {self.padding!r}.{did_you_mean(self.padding, ('masked', 'published'))}")
 
-# %% ../../nbs/models/23_encoder.ipynb #dac5fbc0
+# %% ../../nbs/models/23_encoder.ipynb #d37b5554
 _COLUMNS = ("filters", "blocks", "dilations", "dilation_doubles", "stem_pool")
 _ROWS = {
     "dilated_large": ((128, 256, 512, 1024), (3, 4, 6, 3), (1, 4, 16, 64), True, 2),
@@ -59,7 +59,7 @@ _ROWS = {
     "less_dilated_small2": ((64, 128, 128, 256), (2, 2, 2, 2), (1, 2, 4, 8), False, 2),
     "not_dilated_medium": ((64, 128, 256, 512), (3, 4, 6, 3), (1, 1, 1, 1), False, 2),
     "not_dilated_small": ((128, 128, 128, 128), (2, 2, 2, 2), (1, 1, 1, 1), False, 2),
-    "demo": ((32, 48, 64, 192), (1, 1, 1, 1), (1, 1, 2, 4), False, 4),
+    "demo": ((32, 48, 64, 96), (1, 1, 1, 1), (1, 1, 2, 4), False, 4),
 }
 PRESETS = {name: EncoderConfig(**dict(zip(_COLUMNS, row, strict=True))) for name, row in _ROWS.items()}
 

@@ -31,16 +31,16 @@ def holdout_groups(
     drawn = [int.from_bytes(hashlib.sha256(f"{seed}:{name}".encode()).digest()[:8]) / 2**64 for name in names]
     return (np.array(drawn) < fraction)[codes]
 
-# %% ../../nbs/pretrain/30_pairs.ipynb #37ee0a39
+# %% ../../nbs/pretrain/30_pairs.ipynb #45ac750a
 @dataclass(frozen=True)
 class PairConfig(Config):
     "How pairs are drawn, batched and masked."
 
     batch_pairs: int = 64  # most pairs in a batch
-    isoform_weight: float = 4.0  # relative to the other two
+    isoform_weight: float = 3.0  # relative to the other two
     paralog_weight: float = 1.0
     ortholog_weight: float = 1.0
-    mask_share: float = 0.03  # share of nucleotides hidden in each member of a pair
+    mask_share: float = 0.05  # share of nucleotides hidden in each member of a pair
 
     def check(self):
         if self.batch_pairs < 2:

@@ -99,7 +99,7 @@ def parameter_groups(
         {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
     ]
 
-# %% ../../nbs/pretrain/33_pretrain.ipynb #114c263c
+# %% ../../nbs/pretrain/33_pretrain.ipynb #d83eb67f
 def transcript_vectors(
     encoder: Encoder,
     store: TranscriptStore,
@@ -107,17 +107,13 @@ def transcript_vectors(
     token_budget: int = 2**18,  # nucleotides in a batch, padding included
 ) -> Tensor:  # (len(rows), D) float32 on the CPU, in the order of `rows`
     "Representations of transcripts, on the device of the encoder."
-    rows, device = np.asarray(rows, np.int64), next(encoder.parameters()).device
-    lengths = store.transcripts["length_nt"].to_numpy()[rows]
+    device, was_training = next(encoder.parameters()).device, encoder.training
     vectors = torch.empty(len(rows), encoder.dim)
-    was_training = encoder.training
     encoder.eval()
-    waiting = np.argsort(-lengths, kind="stable")
     with torch.inference_mode():
-        while len(waiting):
-            take, waiting = np.split(waiting, [max(1, token_budget // int(lengths[waiting[0]]))])
-            tokens, valid = (torch.as_tensor(array).to(device) for array in store.gather(rows[take]))
-            vectors[torch.as_tensor(take)] = encoder(tracks_from_tokens(tokens, encoder.n_tracks), valid).float().cpu()
+        for take, tokens, lengths in store.batches(rows, token_budget):
+            tracks = tracks_from_tokens(torch.as_tensor(tokens, device=device), encoder.n_tracks)
+            vectors[torch.as_tensor(take)] = encoder(tracks, torch.as_tensor(lengths, device=device)).float().cpu()
     encoder.train(was_training)
     return vectors
 

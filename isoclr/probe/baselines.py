@@ -5,7 +5,9 @@
 # %% auto #0
 __all__ = ['baseline_representations']
 
-# %% ../../nbs/probe/44_baselines.ipynb #1c62baed
+# %% ../../nbs/probe/44_baselines.ipynb #83daa67d
+from typing import Sequence
+
 import numpy as np
 
 from ..data.features import engineered_features, kmer_frequencies
@@ -13,18 +15,18 @@ from ..data.store import TranscriptStore
 from ..models.encoder import EncoderConfig, build_encoder
 from .embed import embed
 
-# %% ../../nbs/probe/44_baselines.ipynb #163bb906
+# %% ../../nbs/probe/44_baselines.ipynb #df053993
 def baseline_representations(
     store: TranscriptStore,  # whose transcripts are described
     encoder_config: EncoderConfig,  # of the trained encoder
-    seed: int = 1,  # of the untrained encoder's weights: another than that of pretraining
+    untrained_seeds: Sequence[int] = (1, 2, 3),  # of the untrained encoders' weights
     progress: bool = True,  # show bars
-) -> dict[str, np.ndarray]:  # name → (n, D), rows in the order of the store
+) -> dict[str, np.ndarray | list[np.ndarray]]:  # name → (n, D), rows in the order of the store; "untrained" a list, one a seed
     "Representations that nothing was learnt for."
     features = engineered_features(store)
     scale = features.std().replace(0, 1)
     return {
-        "untrained": embed(store, build_encoder(encoder_config, seed=seed), progress=progress).X,
+        "untrained": [embed(store, build_encoder(encoder_config, seed=seed), progress=progress).X for seed in untrained_seeds],
         "k-mer": kmer_frequencies(store),
         "features": ((features - features.mean()) / scale).to_numpy(dtype=np.float32),
     }

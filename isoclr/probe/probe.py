@@ -160,9 +160,9 @@ def summarise(
         rows.append((representation, task, metric, part["score"].mean(), low, high, *sizes))
     return pd.DataFrame(rows, columns=SUMMARY_COLUMNS)
 
-# %% ../../nbs/probe/43_probe.ipynb #279b1cab
+# %% ../../nbs/probe/43_probe.ipynb #06eb32d3
 def probe_all(
-    representations: Mapping[str, "np.ndarray | AnnData"],  # name → (n, D), rows in the order of the store
+    representations: Mapping[str, "np.ndarray | AnnData | list"],  # name → (n, D), rows in the order of the store; or a list of draws of it
     tasks: Sequence[Task],
     groups: Sequence[str],  # (n,) homology group of each transcript
     eligible_test: Sequence[bool] | None = None,  # (n,) held out of pretraining? None: all may be tested
@@ -178,9 +178,15 @@ def probe_all(
     with tqdm(total=len(tasks) * len(representations), desc="probe", disable=not progress) as bar:
         for name, X in representations.items():
             for task in tasks:
-                tables.append(probe(X, task, groups, splits[task.config.name], name))
+                draws = pd.concat([probe(draw, task, groups, splits[task.config.name], name) for draw in _draws(X)])
+                tables.append(draws.groupby(["representation", "task", "metric", "seed"], as_index=False, sort=False).mean())
                 bar.update()
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=SCORE_COLUMNS)
+
+
+def _draws(X: "np.ndarray | AnnData | list") -> list:
+    "The draws of a representation; most have one."
+    return X if isinstance(X, list) else [X]
 
 
 def _splits_of(
@@ -210,9 +216,9 @@ def tested_groups(
             rows += [(task.config.name, split.seed, group) for group in np.unique(units[split.test])]
     return pd.DataFrame(rows, columns=["task", "seed", "group"])
 
-# %% ../../nbs/probe/43_probe.ipynb #9af63670
+# %% ../../nbs/probe/43_probe.ipynb #1ce4df1d
 def retrieval(
-    representations: Mapping[str, "np.ndarray | AnnData"],  # name → (n, D), rows in the order of the store
+    representations: Mapping[str, "np.ndarray | AnnData | list"],  # as for `probe_all`
     genes: Sequence[str],  # (n,) gene of each transcript
     groups: Sequence[str],  # (n,) homology group of each transcript
     eligible_test: Sequence[bool] | None = None,  # (n,) transcripts that ask; None: all
@@ -226,15 +232,15 @@ def retrieval(
     eligible = np.ones(len(gene), dtype=bool) if eligible_test is None else np.asarray(eligible_test, dtype=bool)
     rows = []
     for name, X in representations.items():
-        points = torch.as_tensor(_matrix(X, len(gene)))
+        draws = [torch.as_tensor(_matrix(draw, len(gene))) for draw in _draws(X)]
         for question, label, barred, asked in (
             ("isoform@1", gene, np.arange(len(gene)), eligible & (n_transcripts[gene] > 1)),
             ("homolog@1", group, gene, eligible & (n_genes[group] > 1)),
         ):
             if asked.any():
                 asking, own = torch.as_tensor(np.flatnonzero(asked)), torch.as_tensor(barred)
-                found = nearest_neighbors(points[asking], points, exclude=(own[asking], own))[0][:, 0].numpy()
-                hits = (found >= 0) & (label[found] == label[asked])
+                found = [nearest_neighbors(points[asking], points, exclude=(own[asking], own))[0][:, 0].numpy() for points in draws]
+                hits = np.mean([(one >= 0) & (label[one] == label[asked]) for one in found], axis=0)
                 mean, low, high = _cluster_bootstrap(hits, group[asked], resamples, seed)
             else:
                 mean, low, high = float("nan"), float("nan"), float("nan")
