@@ -110,3 +110,10 @@ def test_every_module_comes_from_a_notebook():
     for path in MODULES:
         source = re.search(r"File to edit: ([./\w]+\.ipynb)", path.read_text()).group(1)
         assert (path.parent / source).resolve().exists(), f"{path} has no notebook {source}: delete it"
+
+
+def test_readme_is_the_index_notebook(tmp_path):
+    "README.md is what `make readme` writes."
+    command = [sys.executable, "-m", "nbconvert", "--to", "markdown", "--output-dir", str(tmp_path), "--output", "README", str(ROOT / "nbs" / "index.ipynb")]
+    subprocess.run(command, check=True, capture_output=True)
+    assert (tmp_path / "README.md").read_text() == (ROOT / "README.md").read_text(), "run make readme"

@@ -209,6 +209,16 @@ def test_the_table_is_tidy_and_splits_are_shared():
         probe_all(X, [tasks[0], tasks[0]], genes, progress=False)
 
 
+def test_several_draws_score_their_mean():
+    rng, genes = np.random.default_rng(7), np.repeat(np.arange(80), 2)
+    one, two = rng.normal(size=(160, 5)), rng.normal(size=(160, 3))
+    task = task_of(one[:, 0] + two[:, 0])
+    scores = probe_all({"one": one, "two": two, "both": [one, two]}, [task], genes, progress=False).set_index(["representation", "metric", "seed"]).score
+    assert np.allclose(scores["both"], (scores["one"] + scores["two"]) / 2) and not np.allclose(scores["one"], scores["two"])
+    found = retrieval({"one": one, "two": two, "both": [one, two]}, genes, genes).set_index(["representation", "task"])["mean"]
+    assert found["both", "isoform@1"] == pytest.approx((found["one", "isoform@1"] + found["two", "isoform@1"]) / 2)
+
+
 def test_gene_labels_use_the_mean_of_the_gene():
     rng, genes = np.random.default_rng(4), np.repeat(np.arange(60), 3)
     X = rng.normal(size=(180, 2))

@@ -13,7 +13,7 @@ from isoclr.config import ConfigError, InputError
 from isoclr.data.store import TranscriptStore
 
 TINY_BUILD = {"simulate_families": 40}
-TINY_PRETRAIN = {"encoder": "dilated_extra_tiny", "steps": 12}
+TINY_PRETRAIN = {"encoder": "dilated_extra_tiny", "steps": 12, "batch_pairs": 8}
 
 
 def command(*arguments: str, folder: Path) -> list[str]:
@@ -127,7 +127,7 @@ def test_a_killed_build_is_not_finished_and_is_made_good(moment, tmp_path):
 
 @pytest.mark.slow
 def test_a_killed_pretraining_goes_on_where_it_was(stages, tmp_path):
-    arguments = ("pretrain", f"store={stages['build'].path('store')}", "encoder=dilated_extra_tiny", "steps=60", "checkpoint_every=10")
+    arguments = ("pretrain", f"store={stages['build'].path('store')}", "encoder=dilated_extra_tiny", "steps=60", "batch_pairs=8", "checkpoint_every=10")
     kill_when(some(tmp_path, "pretrain/*/checkpoints/*"), *arguments, folder=tmp_path)
     killed = only_run(tmp_path, "pretrain")
     assert not killed.finished and not (killed.folder / "encoder").exists()
