@@ -6,13 +6,15 @@
 __all__ = ['experiments', 'experiment_notebook', 'Parameter', 'experiment_parameters', 'check_parameters', 'run_id', 'Run',
            'RunError', 'run', 'chain']
 
-# %% ../nbs/60_runs.ipynb #ba11d338
+# %% ../nbs/60_runs.ipynb #f9a97556
 import ast
 import json
 import os
 import platform
 import shutil
+import tempfile
 import threading
+import uuid
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -229,7 +231,7 @@ def _progress_bar(run: Run, cells: int, shown: bool) -> Iterator[None]:
             thread.join()
             look()
 
-# %% ../nbs/60_runs.ipynb #14df84cc
+# %% ../nbs/60_runs.ipynb #cf32c0bb
 class RunError(IsoclrError):
     "An experiment notebook raised an error."
 
@@ -241,7 +243,8 @@ def _kernel_manager(log: IO) -> type:
     class LocalKernelManager(AsyncKernelManager):
         def __init__(self, **settings):
             super().__init__(**settings)
-            self.transport = "tcp" if os.name == "nt" else "ipc"
+            if os.name != "nt":
+                self.transport, self.ip = "ipc", f"{tempfile.gettempdir()}/isoclr-{uuid.uuid4().hex[:12]}"  # where its sockets are: a place of its own
 
         async def start_kernel(self, **settings):
             settings["env"] = {"OMP_WAIT_POLICY": "passive", **settings.get("env", os.environ)}

@@ -140,3 +140,10 @@ def test_a_killed_pretraining_goes_on_where_it_was(stages, tmp_path):
                 for row in (run.folder / "metrics.jsonl").read_text().splitlines()]
 
     assert metrics(made_good) == metrics(straight)
+
+
+def test_runs_that_start_together_have_kernels_of_their_own(tmp_path):
+    "Sockets at one and the same place would mix the kernels up, and leave files in the working folder."
+    together = [subprocess.Popen(command("build", f"simulate_families={n}", folder=tmp_path / "runs"), cwd=tmp_path, stderr=subprocess.PIPE) for n in (8, 9, 10)]
+    assert [process.wait(timeout=300) for process in together] == [0, 0, 0], [process.stderr.read()[-1000:] for process in together]
+    assert [path.name for path in tmp_path.iterdir()] == ["runs"] and len(list((tmp_path / "runs" / "build").iterdir())) == 3
