@@ -115,7 +115,7 @@ def _truth(all_placed: list[PlacedGenes], seed: int) -> dict[str, pd.DataFrame]:
         "ribosome_load": _label(measured, "ribosome_load", RIBOSOME_LOAD_SHARES, RIBOSOME_LOAD_SCALE, rng),
     }
 
-# %% ../../nbs/data/16d_simulate.ipynb #197ebd86
+# %% ../../nbs/data/16d_simulate.ipynb #646502a3
 SIMULATION_VERSION = 2  # counts up when the same settings give other bytes
 
 
@@ -156,7 +156,7 @@ def simulate(
         (partial / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
     return _open(folder, config)
 
-
+# %% ../../nbs/data/16d_simulate.ipynb #8e150efb
 def _read_manifest(folder: Path) -> dict:
     "The manifest of a simulation; empty where there is nothing yet."
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
@@ -197,7 +197,7 @@ def _write(folder: Path, config: SimulateConfig, progress: bool) -> None:
         for name, table in tables.items():
             table.to_csv(folder / place / f"{name}.tsv", sep="\t", index=False, float_format="%.6f", lineterminator="\n")
 
-
+# %% ../../nbs/data/16d_simulate.ipynb #b3e39244
 def _open(folder: Path, config: SimulateConfig) -> Simulation:
     "The simulation that a folder holds."
     kinds = {"half_life": ("regression", "half_life", "transcript_id"), "ribosome_load": ("regression", "ribosome_load", "transcript_id"),

@@ -168,7 +168,7 @@ def _build_id(sources: list[SpeciesSource], homology: pd.DataFrame | None, confi
     content = [{"species": file["species"], "genome": file["genome_sha256"], "annotation": file["annotation_sha256"]} for file in files]
     return content_id({"version": FORMAT_VERSION, "sources": content, "homology": table, "config": config.to_dict()}), files
 
-# %% ../../nbs/data/15_store.ipynb #ec1eb446
+# %% ../../nbs/data/15_store.ipynb #e58c36b2
 def build_store(
     path: str | Path,  # folder to make
     sources: list[SpeciesSource],  # the species, in the order of the store
@@ -223,7 +223,7 @@ def build_store(
         (folder / "store.json").write_text(json.dumps(info, indent=1) + "\n")
     return TranscriptStore.open(path)
 
-
+# %% ../../nbs/data/15_store.ipynb #0579b497
 def _existing(path: Path, build_id: str, overwrite: bool) -> "TranscriptStore | None":
     "The store at `path` if it was built from the same; None if it may be replaced; otherwise an error."
     try:

@@ -82,7 +82,7 @@ class PairBatch:
         "The batch on another device."
         return replace(self, **{field.name: getattr(self, field.name).to(device, non_blocking=True) for field in fields(self)})
 
-# %% ../../nbs/pretrain/30_pairs.ipynb #6c525fe7
+# %% ../../nbs/pretrain/30_pairs.ipynb #cc5d4157
 _STRETCH = 0.2  # lengths are stretched by up to this share before sorting
 
 
@@ -180,7 +180,7 @@ class PairSampler:
         group = self._group_of_row[rows_1]
         return PairBatch(*members, torch.ones(len(rows_1)), *map(torch.as_tensor, (relation, group, rows_1, rows_2)))
 
-
+# %% ../../nbs/pretrain/30_pairs.ipynb #8cd28513
 def _blocks(codes: np.ndarray) -> np.ndarray:
     "(n, 2): where the run of equal codes that each position lies in starts and ends."
     start = np.flatnonzero(np.diff(codes, prepend=-1))
