@@ -6,6 +6,7 @@
 __all__ = ['open_text', 'sha256', 'atomic_file', 'atomic_folder']
 
 # %% ../nbs/01_files.ipynb #6db92be1
+import errno
 import gzip
 import hashlib
 import io
@@ -16,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Iterator, TextIO
 
-from .config import InputError
+from .config import InputError, IsoclrError
 
 # %% ../nbs/01_files.ipynb #604484d9
 def open_text(
@@ -41,14 +42,32 @@ def sha256(
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 # %% ../nbs/01_files.ipynb #d1a8c4f7
-def _beside(path: Path) -> Path:
-    "A fresh temporary name in the folder of `path`; what killed writers left there for the same destination is removed."
-    path.parent.mkdir(parents=True, exist_ok=True)
-    for stale in path.parent.glob(f".{path.name}.*.partial"):
-        process = stale.name.split(".")[-3]
-        if not process.isdigit() or not _alive(int(process)):
+def _beside(path: Path, ending: str = "partial") -> Path:
+    "A fresh temporary name in the folder of `path`; what killed writers left there for the same destination is put back or removed."
+    with _explained(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    for stale in path.parent.glob(f".{path.name}.*"):
+        process = stale.name.removeprefix(f".{path.name}.").split(".")[0]
+        if not process.isdigit() or _alive(int(process)):
+            continue
+        if stale.suffix == ".replaced" and not path.exists():
+            os.replace(stale, path)  # its writer was killed before the new one was in place
+        elif stale.suffix in (".partial", ".replaced"):
             shutil.rmtree(stale) if stale.is_dir() else stale.unlink(missing_ok=True)
-    return path.with_name(f".{path.name}.{os.getpid()}.{uuid.uuid4().hex[:8]}.partial")
+    return path.with_name(f".{path.name}.{os.getpid()}.{uuid.uuid4().hex[:8]}.{ending}")
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    "Say in an error of the package when a disk is full, or a folder cannot be written to."
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise IsoclrError(f"{path} could not be written: {os.strerror(error.errno)}. Free some space, or give a folder on another disk. Nothing was left behind.")
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS) and str(error.filename or "").startswith(str(path.parent)):
+            raise IsoclrError(f"{path} could not be written: {os.strerror(error.errno)}. Give a folder that you may write to.")
+        raise
 
 
 def _alive(process: int) -> bool:
@@ -70,10 +89,11 @@ def atomic_file(
     path = Path(path)
     partial = _beside(path)
     try:
-        yield partial
-        with open(partial, "rb") as written:
-            os.fsync(written.fileno())
-        os.replace(partial, path)
+        with _explained(path):
+            yield partial
+            with open(partial, "rb") as written:
+                os.fsync(written.fileno())
+            os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
 
@@ -85,15 +105,16 @@ def atomic_folder(
     "Fill a folder beside its destination and rename it into place when the block ends without an error."
     path = Path(path)
     partial = _beside(path)
-    partial.mkdir()
     try:
-        yield partial
-        if path.exists():
-            replaced = _beside(path)
-            os.replace(path, replaced)
-            os.replace(partial, path)
-            shutil.rmtree(replaced)
-        else:
-            os.replace(partial, path)
+        with _explained(path):
+            partial.mkdir()
+            yield partial
+            if path.exists():
+                replaced = _beside(path, "replaced")
+                os.replace(path, replaced)
+                os.replace(partial, path)
+                shutil.rmtree(replaced)
+            else:
+                os.replace(partial, path)
     finally:
         shutil.rmtree(partial, ignore_errors=True)

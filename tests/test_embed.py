@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from isoclr.config import ConfigError, InputError, IsoclrError
 from isoclr.data.homology import read_homology
 from isoclr.data.simulate import SimulateConfig, simulate
-from isoclr.data.store import SpeciesSource, build_store
+from isoclr.data.build import SpeciesSource, build_store
 from isoclr.data.tracks import tracks_from_tokens
 from isoclr.models.encoder import build_encoder, preset
 from isoclr.probe.baselines import baseline_representations

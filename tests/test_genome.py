@@ -16,7 +16,8 @@ from pyfaidx import Fasta
 
 from isoclr.config import InputError
 from isoclr.data import genome as module
-from isoclr.data.genome import BASES, Genome, Interval, bgzip_blocks, compression, decode_bases, encode_bases, reverse_complement
+from isoclr.data.genome import BASES, Genome, Interval, decode_bases, encode_bases, reverse_complement
+from isoclr.data.text import PositionedText, bgzip_blocks, compression
 
 LETTERS = {**{base: base for base in "ACGTN"}, "U": "T", **{letter: "N" for letter in "RYSWKMBDHVX"}}
 PAIRS = {"A": "T", "C": "G", "G": "C", "T": "A", "N": "N"}
@@ -25,6 +26,10 @@ PAIRS = {"A": "T", "C": "G", "G": "C", "T": "A", "N": "N"}
 def meaning(text: str) -> str:
     "What isoclr takes a FASTA text for, letter by letter."
     return "".join(LETTERS[letter] for letter in text.upper())
+
+
+def whole(genome: Genome, name: str) -> str:
+    return genome.fetch(Interval(name, 0, genome.lengths[name]))
 
 
 def write_fasta(path, sequences: dict[str, str], width: int = 60, end: str = "\n", packed: bool = False):
@@ -85,7 +90,7 @@ def test_reads_equal_the_text_and_pyfaidx(tmp_path_factory, sequences, width, en
         for reader in (Genome(path), genome):  # with and without the chromosome in memory
             assert reader.fetch(Interval(name, start, stop)) == expected == meaning(str(other[name][start:stop]))
             assert reader.fetch(Interval(name, start, stop, "-")) == "".join(PAIRS[letter] for letter in reversed(expected))
-            assert decode_bases(genome.chromosome(name)) == meaning(sequence)
+            assert whole(genome, name) == meaning(sequence)
 
 
 def test_many_bgzip_blocks(tmp_path):
@@ -108,19 +113,44 @@ def test_real_bgzip_equals_the_plain_text(shared_data):
     assert [record.split("\n", 1)[0] for record in records] == list(genome.lengths)
     for record in records:
         name, sequence = record.split("\n", 1)
-        assert decode_bases(genome.chromosome(name)) == meaning(sequence.replace("\n", ""))
+        assert whole(genome, name) == meaning(sequence.replace("\n", ""))
 
 
-def test_the_chromosome_kept_is_read_once_and_is_read_only(tmp_path):
-    genome = Genome(write_fasta(tmp_path / "g.fa", {"a": "ACGT", "b": "GGG"}))
-    first = genome.chromosome("a")
-    assert genome.chromosome("a") is first and not first.flags.writeable
-    assert decode_bases(genome.chromosome("b")) == "GGG" and decode_bases(genome.chromosome("a")) == "ACGT"
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=60)
+@given(st.data(), st.booleans(), st.integers(1, 70), st.sampled_from(["\n", "\r\n"]))
+def test_splicing_equals_fetching_exon_by_exon(tmp_path_factory, data, packed, width, end):
+    sequence = data.draw(st.text("ACGTNacgtR", min_size=30, max_size=400))
+    genome = Genome(write_fasta(tmp_path_factory.mktemp("genome") / "g.fa", {"a": "ACGT", "c": sequence}, width, end, packed))
+    transcripts = []
+    for _ in range(data.draw(st.integers(0, 5))):
+        cuts = sorted(data.draw(st.sets(st.integers(0, len(sequence)), min_size=2, max_size=8)))
+        transcripts.append((list(zip(cuts[::2], cuts[1::2])), data.draw(st.sampled_from("+-"))))
+    exons = np.array([exon for exons, _ in transcripts for exon in exons], int).reshape(-1, 2)
+    offsets = np.cumsum([0, *(len(exons) for exons, _ in transcripts)])
+    codes = genome.splice("c", *exons.T, offsets, np.array([strand == "+" for _, strand in transcripts], bool))
+    expected = [[genome.fetch(Interval("c", a, b, strand)) for a, b in (exons if strand == "+" else exons[::-1])] for exons, strand in transcripts]
+    assert decode_bases(codes) == "".join("".join(parts) for parts in expected)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_pieces_of_text(tmp_path, packed):
+    rng = random.Random(4)
+    content = bytes(rng.choices(b"ACGT\n", k=400_000))
+    (tmp_path / "plain").write_bytes(content)
+    with bgzf.BgzfWriter(str(tmp_path / "packed")) as out:
+        out.write(content)
+    text = PositionedText(tmp_path / ("packed" if packed else "plain"))
+    assert text.packed == packed and text.size == len(content) and text.stretches(np.array([], int), np.array([], int)) == []
+    for n in (1, 2, 50):
+        starts = np.array([rng.randrange(len(content)) for _ in range(n)])
+        ends = np.array([rng.randint(start + 1, min(len(content), start + 10 ** rng.randrange(6))) for start in starts.tolist()])
+        assert text.stretches(starts, ends) == [content[start:end] for start, end in zip(starts, ends)]
+    assert text.read(399_990, 500_000) == content[-10:] and text.read(400_000, 400_010) == b""
 
 
 def test_pickled_and_forked_genomes_read_on(tmp_path):
     genome = Genome(write_fasta(tmp_path / "g.fa.gz", {"a": "ACGTT" * 2000}, packed=True))
-    genome.chromosome("a")
+    whole(genome, "a")
     assert len(pickle.dumps(genome)) < 2000
     assert pickle.loads(pickle.dumps(genome)).fetch(Interval("a", 0, 5, "-")) == "AACGT"
     child = os.fork()
@@ -186,7 +216,7 @@ def test_an_index_of_another_file_is_made_anew(tmp_path, changed, older, packed)
     for _ in range(2):
         genome = Genome(path)
         assert genome.lengths == {name: len(sequence) for name, sequence in sequences.items()}
-        assert all(decode_bases(genome.chromosome(name)) == sequence for name, sequence in sequences.items())
+        assert all(whole(genome, name) == sequence for name, sequence in sequences.items())
 
 
 def test_a_good_index_with_an_old_date_is_used(tmp_path):
@@ -218,7 +248,7 @@ def test_an_index_wrong_in_the_middle_is_found_before_a_base_is_read(tmp_path):
     index.write_text(index.read_text().replace("a\t4\t3", "a\t4\t11").replace("b\t4\t11", "b\t4\t3", 1))
     genome = Genome(path)
     assert genome.fetch(Interval("c", 0, 4)) == "GGGG"
-    for read in (lambda: genome.fetch(Interval("b", 0, 4)), lambda: genome.chromosome("a")):
+    for read in (lambda: genome.fetch(Interval("b", 0, 4)), lambda: whole(genome, "a")):
         with pytest.raises(InputError, match="g.fa.fai does not fit .*Delete the .fai"):
             read()
 
@@ -267,7 +297,7 @@ def test_what_is_no_genome_is_refused(tmp_path, make, message):
 def test_letters_that_are_no_nucleotides(tmp_path):
     genome = Genome(write_fasta(tmp_path / "g.fa", {"protein": "ACGTACGTACGTMKLV*"}, width=5))
     with pytest.raises(InputError, match=r"g\.fa, protein: 'L' \(position 15\)"):
-        genome.chromosome("protein")
+        whole(genome, "protein")
     assert genome.fetch(Interval("protein", 0, 12)) == "ACGT" * 3
 
 
@@ -290,7 +320,7 @@ def test_a_damaged_bgzip_block_is_an_error_not_a_sequence(tmp_path):
     data[int(bgzip_blocks(path)[2, 0]) + 1000] ^= 16
     path.write_bytes(bytes(data))
     with pytest.raises(InputError, match="block at byte .* is damaged"):
-        genome.chromosome("a")
+        whole(genome, "a")
 
 
 def test_compression_is_told_by_content(tmp_path):
@@ -307,10 +337,10 @@ def test_compression_is_told_by_content(tmp_path):
 def test_unknown_chromosomes_suggest_the_other_spelling(tmp_path, names, asked, hint):
     genome = Genome(write_fasta(tmp_path / "g.fa", {name: "ACGT" for name in names}))
     with pytest.raises(InputError, match=f"no sequence '{asked}'.*names in the FASTA: {', '.join(names)}.*probably {hint}"):
-        genome.chromosome(asked)
+        genome.fetch(Interval(asked, 0, 1))
 
 
 def test_an_interval_beyond_the_end(tmp_path):
     genome = Genome(write_fasta(tmp_path / "g.fa", {"a": "ACGT"}))
-    with pytest.raises(InputError, match=r"a:2-5\(\+\) ends beyond a, which has 4 nt"):
+    with pytest.raises(InputError, match=r"a:2-5 ends beyond a, which has 4 nt"):
         genome.fetch(Interval("a", 2, 5))

@@ -15,7 +15,8 @@ import torch
 from isoclr.config import ConfigError, InputError, IsoclrError
 from isoclr.data.homology import read_homology
 from isoclr.data.simulate import SimulateConfig, simulate
-from isoclr.data.store import SpeciesSource, TranscriptStore, build_store
+from isoclr.data.build import SpeciesSource, build_store
+from isoclr.data.store import TranscriptStore
 from isoclr.models.encoder import EncoderConfig, build_encoder
 from isoclr.pretrain import pretrain as module
 from isoclr.pretrain.checkpoint import append_metrics, rewind_metrics

@@ -285,7 +285,7 @@ def test_half_life_of_the_real_regions(shared_data, tmp_path):
     "From FASTA to table on real genes: lengths and exon density alone predict half-life with r of about 0.5; label counts are exact."
     from isoclr.data.features import engineered_features
     from isoclr.data.homology import read_homology
-    from isoclr.data.store import SpeciesSource, build_store
+    from isoclr.data.build import SpeciesSource, build_store
     from isoclr.probe.tasks import load_task
 
     sources = [

@@ -1,572 +1,482 @@
-"""TranscriptStore: splicing against pyfaidx, the fixture's table, both formats alike, accounting, wrong input, killed builds and damage."""
+"""TranscriptStore: parts, joined stores, other formats, figure, weights, and damage that is always found."""
 
-import gzip
 import json
-import os
 import pickle
 import random
 import shutil
-import subprocess
-import sys
-import textwrap
-import time
+from dataclasses import fields
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
-import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from pyfaidx import Fasta
 
 from isoclr.config import ConfigError, InputError
-from isoclr.data.homology import read_homology
-from isoclr.data.store import DROP_REASONS, SpeciesSource, StoreConfig, TranscriptStore, build_store
-from isoclr.data.tracks import PAD, codon_starts, exon_ends, tracks_from_tokens, translate
-from test_annotation import coding_positions, genepred, gtf, transcript_lists
+from isoclr.data.build import SpeciesSource, StoreConfig, build_store
+from isoclr.data.format import FORMAT_VERSION, SCHEMA
+from isoclr.data.genome import encode_bases
+from isoclr.data.mature import read_mature
+from isoclr.data.store import Transcript, TranscriptStore, concat_stores, write_store
+from isoclr.data.tracks import CODON, EXON_END, codon_starts, exon_ends, mark_transcripts, sequence_from_tokens, tokens_from_exons
+from test_annotation import genepred, gtf
+from test_build import transcript
 from test_genome import write_fasta
 
-ALL = StoreConfig(coding_only=False, max_length_nt=10**9)
-REAL = {
-    "human": ("hg38.regions.fa.gz", "hg38.regions.refseq.genePred.tsv.gz"),
-    "mouse": ("mm10.regions.fa.gz", "mm10.regions.gencodeVM18.genePred.tsv.gz"),
-    "chr19": ("GRCm39.chr19_1-5999940.fa.gz", "GRCm39.gencode.vM31.chr19.filtered.gtf.gz"),
-    "yeast": ("sacCer3.bgz.fa.gz", "sacCer3.ensGene.gtf.gz"),
-}
+anywhere = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+CONFIG = StoreConfig(coding_only=False)
 
 
 @pytest.fixture(scope="module")
-def real(shared_data, tmp_path_factory):
-    "A store of every transcript of a real species, and its FASTA unpacked, for pyfaidx; both made once."
-    folder, made = tmp_path_factory.mktemp("real"), {}
-
-    def make(species: str) -> tuple[TranscriptStore, str]:
-        if species not in made:
-            fasta, annotation = shared_data / "genome" / REAL[species][0], shared_data / "annotation" / REAL[species][1]
-            plain = folder / f"{species}.fa"
-            with gzip.open(fasta) as packed, open(plain, "wb") as out:
-                shutil.copyfileobj(packed, out)
-            if species == "chr19":  # the FASTA is the beginning of the chromosome: leave out transcripts that end beyond it
-                with gzip.open(annotation, "rt") as text:
-                    rows = [(row, row.partition('transcript_id "')[2].split('"')[0]) for row in text if not row.startswith("#")]
-                beyond = {name for row, name in rows if int(row.split("\t")[4]) > 5_999_940}
-                annotation = folder / "inside.gtf"
-                annotation.write_text("".join(row for row, name in rows if name not in beyond))
-            made[species] = (
-                build_store(folder / species, [SpeciesSource(species, str(fasta), str(annotation))], config=ALL, progress=False),
-                str(plain),
-            )
-        return made[species]
-
-    return make
+def sources(tmp_path_factory):
+    "Two species, three chromosomes, both strands; genes of one, two and three transcripts; non-coding ones."
+    folder, rng, made = tmp_path_factory.mktemp("sources"), random.Random(7), []
+    for species, write in (("ant", lambda rows: genepred(rows, "extended")), ("bee", gtf)):
+        chromosomes = {name: "".join(rng.choices("ACGTN", [30, 30, 30, 30, 1], k=900)) for name in ("2", "1", "X")}
+        rows = []
+        for gene, n in (("A", 3), ("B", 1), ("C", 2), ("D", 1), ("E", 1)):
+            chrom, strand, start = rng.choice(list(chromosomes)), rng.choice("+-"), rng.randrange(600)
+            for i in range(n):
+                exons = [(start, start + 40 + i), (start + 60, start + 100), (start + 120, start + 150 + 3 * i)][: 3 - (gene == "B")]
+                coding = (0, 0) if (gene, i) in (("C", 1), ("E", 0)) else (7 + i, 60)
+                rows.append(transcript(f"{gene}{i}.{species[0]}", exons, coding, strand, chrom, gene))
+        (folder / species).write_text(write(rows))
+        made.append(SpeciesSource(species, str(write_fasta(folder / f"{species}.fa", chromosomes)), str(folder / species)))
+    return made
 
 
-@pytest.mark.parametrize("species, rows", [("human", 1176), ("mouse", 902), ("yeast", 7127)])
-def test_every_real_transcript_is_spliced_exactly(real, species, rows):
-    store, fasta = real(species)
-    chromosomes = Fasta(fasta, sequence_always_upper=True)
-    assert len(store) == rows
-    for i, row in enumerate(store.transcripts.itertuples()):
-        exons = [chromosomes[row.chrom][start:end] for start, end in zip(row.exon_starts.tolist(), row.exon_ends.tolist())]
-        expected = "".join(
-            exon.seq if row.strand == "+" else exon.reverse.complement.seq for exon in exons[:: 1 if row.strand == "+" else -1]
-        )
-        assert store.sequence(i) == expected, row.transcript_id
-        lengths = (row.exon_ends - row.exon_starts)[:: 1 if row.strand == "+" else -1]
-        assert exon_ends(store.tokens(i)).tolist() == (np.cumsum(lengths) - 1).tolist()
-        starts = codon_starts(store.tokens(i)).tolist()
-        assert starts == (list(range(row.cds_start, row.cds_end, 3)) if row.cds_start >= 0 else [])  # all frames are 0 here
-    store.validate()
+@pytest.fixture(scope="module")
+def homology():
+    return pd.DataFrame([("ant", "A", "1"), ("bee", "A", "1"), ("ant", "C", "2"), ("bee", "B", "2")], columns=["species", "gene_name", "homology_group"])
 
 
-# coding transcripts, ATG, stop codon, no internal stop, all four, genes, those of two isoforms, introns GT-AG/GC-AG/AT-AC, introns
-TABLE = {
-    "human": (917, 917, 915, 910, 910, 400, 216, 8445, 8465),
-    "mouse": (645, 639, 641, 643, 636, 315, 167, 5995, 6021),
-    "chr19": (261, 259, 261, 261, 259, 119, 70, 2187, 2190),
-    "yeast": (6600, 6590, 6600, 6580, 6574, 6600, 0, 277, 313),
-}
+@pytest.fixture(scope="module")
+def both(sources, homology, tmp_path_factory):
+    return build_store(tmp_path_factory.mktemp("both") / "both", sources, homology, config=CONFIG, progress=False)
 
 
-@pytest.mark.parametrize("species", TABLE)
-def test_the_table_of_the_fixture_is_reproduced(real, species):
-    store, fasta = real(species)
-    chromosomes = {record.name: str(record) for record in Fasta(fasta, as_raw=True, sequence_always_upper=True)}
-    checks, introns = [], []
-    table = store.transcripts
-    for i, row in enumerate(table.itertuples()):
-        if row.cds_start < 0:
-            continue
-        first = codon_starts(store.tokens(i))[0]
-        cds = store.sequence(i)[first : row.cds_end]
-        protein = translate(cds)
-        four = (cds.startswith("ATG"), protein.endswith("*"), "*" not in protein[:-1], len(cds) % 3 == 0)
-        checks.append((*four[:3], all(four)))
-        for end, start in zip(row.exon_ends[:-1], row.exon_starts[1:]):
-            ends = chromosomes[row.chrom][end : end + 2] + chromosomes[row.chrom][start - 2 : start]
-            introns.append(ends in (("GTAG", "GCAG", "ATAC") if row.strand == "+" else ("CTAC", "CTGC", "GTAT")))
-    isoforms = table[table.cds_start >= 0].groupby("gene_id").size()
-    assert (len(checks), *np.sum(checks, axis=0), len(isoforms), (isoforms > 1).sum(), sum(introns), len(introns)) == TABLE[species]
+@pytest.fixture(scope="module")
+def apart(sources, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("apart")
+    return [build_store(folder / source.species, [source], config=CONFIG, progress=False) for source in sources]
 
 
-def test_the_store_holds_the_published_encoding(real, shared_reference):
-    reference = dict(np.load(shared_reference / "six_tracks.npz"))
-    for species in ("human", "mouse"):
-        store, _ = real(species)
-        for i, row in enumerate(store.transcripts.itertuples()):
-            expected = reference.pop(f"{species}|{row.transcript_id}|{row.chrom}|{row.exon_starts[0]}", None)
-            if expected is not None:
-                tracks = tracks_from_tokens(torch.from_numpy(store.tokens(i).copy())[None])[0].T.numpy()
-                assert np.array_equal(tracks, expected.astype(np.float32)), row.transcript_id
-    assert not reference
+# parts
 
-
-def test_human_and_mouse_with_homology(shared_data, tmp_path):
-    sources = [
-        SpeciesSource(species, str(shared_data / "genome" / REAL[species][0]), str(shared_data / "annotation" / REAL[species][1]))
-        for species in ("human", "mouse")
-    ]
-    homology = read_homology(shared_data / "homology" / "homologene_build68.tsv.gz", {"human": 9606, "mouse": 10090})
-    began = time.perf_counter()
-    store = build_store(tmp_path / "store", sources, homology, progress=False)
-    assert time.perf_counter() - began < 30  # takes 1.5 s on an idle machine
-    assert store.account.to_dict("index") == {
-        "human": {"read": 1176, "kept": 914, "non_coding": 259, "too_long": 3},
-        "mouse": {"read": 902, "kept": 642, "non_coding": 257, "too_long": 3},
-    }
-    assert len(store.dropped) == 262 + 260 and set(store.dropped.species) == {"human", "mouse"}
-    table = store.transcripts
-    assert store.species == ["human", "mouse"] and list(dict.fromkeys(table.species)) == ["human", "mouse"]
-    assert table.length_nt.max() <= 12288 and table.gene_id.str.startswith(tuple(f"{s}:" for s in store.species)).all()
-    assert set(table.group[table.gene_name.isin(["NOC2L", "Noc2l"])]) == {"human:NOC2L"}
-    assert (table.groupby("gene_id").group.nunique() == 1).all()
-    store.validate()
-
-
-# simulated genomes
-
-
-def sequences_for(transcripts, seed: int) -> dict[str, str]:
-    rng = random.Random(seed)
-    ends = {}
-    for t in transcripts:
-        ends[t["chrom"]] = max(ends.get(t["chrom"], 0), t["exons"][-1][1])
-    return {chrom: "".join(rng.choices("ACGTNacgtR", k=end + rng.randrange(20))) for chrom, end in ends.items()}
-
-
-def slow_sequence(chromosomes, t) -> str:
-    letters = {"+": dict(zip("ACGTN", "ACGTN")), "-": dict(zip("ACGTN", "TGCAN"))}[t["strand"]]
-    plus = [position for start, end in t["exons"] for position in range(start, end)]
-    return "".join(
-        letters[chromosomes[t["chrom"]][position].upper().replace("R", "N")] for position in (plus if t["strand"] == "+" else plus[::-1])
-    )
-
-
-def one_species(folder, fasta, annotation: str, name: str = "annotation") -> list[SpeciesSource]:
-    (folder / name).write_text(annotation)
-    return [SpeciesSource("s", str(fasta), str(folder / name))]
-
-
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=40)
-@given(transcript_lists(), st.integers(0, 10**6), st.booleans(), st.booleans())
-def test_genepred_and_gtf_give_identical_stores(tmp_path_factory, transcripts, seed, coding_only, stop_inside):
-    transcripts = [t if t["coding"][1] != 3 else {**t, "frame": 0} for t in transcripts]
-    if coding_only and not any(t["coding"][1] for t in transcripts):
-        coding_only = False
-    folder, chromosomes = tmp_path_factory.mktemp("s"), sequences_for(transcripts, seed)
-    config = StoreConfig(coding_only=coding_only)
-    plain, packed = write_fasta(folder / "g.fa", chromosomes, 50), write_fasta(folder / "g.fa.gz", chromosomes, 17, packed=True)
-    one = build_store(
-        folder / "one",
-        one_species(folder, plain, genepred(transcripts, "extended with bin", header=True), "x"),
-        config=config,
-        progress=False,
-    )
-    two = build_store(
-        folder / "two", one_species(folder, packed, gtf(transcripts, stop_inside, random.Random(seed)), "y"), config=config, progress=False
-    )
-    pd.testing.assert_frame_equal(one.transcripts, two.transcripts)
-    assert np.array_equal(one.nucleotides, two.nucleotides) and one.content_hash == two.content_hash
-    assert one.info["build_id"] != two.info["build_id"]
-    kept = [t for t in transcripts if t["coding"][1] or not coding_only]
-    assert one.info["counts"]["s"] == two.info["counts"]["s"]
-    assert one.transcripts.transcript_id.tolist() == [t["name"] for t in kept]
-    for i, (row, t) in enumerate(zip(one.transcripts.itertuples(), kept)):
-        assert one.sequence(i) == slow_sequence(chromosomes, t) and row.gene_id == f"s:{t['gene']}" == row.group
-        before, length = t["coding"]
-        assert (row.cds_start, row.cds_end) == ((before, before + length) if length else (-1, -1)) and len(coding_positions(t)) == length
-        assert codon_starts(one.tokens(i)).tolist() == [before + k for k in range(length) if (k + t["frame"]) % 3 == 0]
-        assert row.length_nt == len(one.tokens(i)) == sum(end - start for start, end in t["exons"])
-
-
-def transcript(name, exons, coding=(0, 0), strand="+", chrom="chr1", gene=None):
-    return {"name": name, "gene": gene or name, "chrom": chrom, "strand": strand, "exons": exons, "coding": coding, "frame": 0}
-
-
-CODING = transcript("T1", [(10, 40), (60, 90)], (5, 30))
-
-
-@pytest.fixture
-def small(tmp_path):
-    "A genome of two chromosomes."
-    rng = random.Random(5)
-    return write_fasta(tmp_path / "g.fa", {"chr1": "".join(rng.choices("ACGT", k=500)), "chr2": "".join(rng.choices("ACGT", k=300))})
-
-
-def test_every_reason_to_drop_is_counted_and_listed(tmp_path, small):
-    def row(name, feature, start, end, strand="+", chrom="chr1"):
-        phase = 0 if feature == "CDS" else "."
-        return f'{chrom}\tx\t{feature}\t{start}\t{end}\t.\t{strand}\t{phase}\tgene_id "{name}"; transcript_id "{name}";\n'
-
-    def coding(name, start, end, chrom="chr1"):
-        return row(name, "exon", start, end, chrom=chrom) + row(name, "CDS", start, end, chrom=chrom)
-
-    content = (
-        coding("keep", 11, 90)
-        + coding("duplicate_sequence", 11, 90)
-        + coding("too_long", 1, 400)
-        + coding("too_short", 1, 9)
-        + row("non_coding", "exon", 1, 90)
-    )
-    content += (
-        coding("missing_chromosome", 1, 90, chrom="chrUn") + row("no_exons", "CDS", 1, 9) + coding("no_strand", 1, 50).replace("+", ".")
-    )
-    content += (
-        coding("overlapping_exons", 1, 30)
-        + row("overlapping_exons", "exon", 20, 60)
-        + coding("cds_outside_exons", 1, 30)
-        + row("cds_outside_exons", "CDS", 31, 40)
-    )
-    content += (row("repeated_id", "transcript", 1, 30) + row("repeated_id", "exon", 1, 30)) * 2
-    sources = one_species(tmp_path, small, content)
-    config = StoreConfig(min_length_nt=20, max_length_nt=300, distinct_sequences=True, skip_missing_chromosomes=True)
-    store = build_store(tmp_path / "store", sources, config=config, progress=False)
-    assert store.info["counts"]["s"] == {
-        "read": 1 + len(DROP_REASONS),
-        "kept": 1,
-        "dropped": {name: 1 for name in DROP_REASONS},
-        "unknown_nucleotides": 0,
-    }
-    assert dict(zip(store.dropped.transcript_id, store.dropped.reason)) == {name: name for name in DROP_REASONS}
-    details = store.dropped.set_index("transcript_id").detail
-    assert details["duplicate_sequence"] == "keep" and details["too_long"] == "400 nt" and details["missing_chromosome"] == "chrUn"
-    assert store.transcripts.transcript_id.tolist() == ["keep"] and len(store.nucleotides) == 80
-    everything = build_store(tmp_path / "more", sources, config=config.replace(coding_only=False, distinct_sequences=False), progress=False)
-    assert everything.transcripts.transcript_id.tolist() == ["keep", "duplicate_sequence", "non_coding"]
-
-
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=30)
-@given(transcript_lists(), st.integers(0, 60), st.integers(0, 60), st.booleans(), st.booleans())
-def test_kept_and_dropped_add_up(tmp_path_factory, transcripts, low, more, coding_only, distinct):
-    folder = tmp_path_factory.mktemp("s")
-    config = StoreConfig(coding_only=coding_only, min_length_nt=low, max_length_nt=low + more, distinct_sequences=distinct)
-    lengths = [sum(end - start for start, end in t["exons"]) for t in transcripts]
-    expected = [t["name"] for t, length in zip(transcripts, lengths) if low <= length <= low + more and (t["coding"][1] or not coding_only)]
-    sources = one_species(folder, write_fasta(folder / "g.fa", sequences_for(transcripts, 1)), genepred(transcripts, "extended"))
-    if not expected:
-        with pytest.raises(InputError, match="no transcript is left"):
-            build_store(folder / "store", sources, config=config, progress=False)
-        assert not (folder / "store").exists()
-        return
-    store = build_store(folder / "store", sources, config=config, progress=False)
-    counts = store.info["counts"]["s"]
-    assert counts["kept"] + sum(counts["dropped"].values()) == counts["read"] == len(transcripts)
-    assert counts["kept"] == len(store) == len(store.transcripts) and len(store.dropped) == sum(counts["dropped"].values())
-    names = store.transcripts.transcript_id.tolist()
-    assert set(names) | set(store.dropped.transcript_id) == {t["name"] for t in transcripts}
-    if distinct:
-        sequences = [store.sequence(i) for i in range(len(store))]
-        assert len(set(sequences)) == len(sequences) and set(names) | set(
-            store.dropped.transcript_id[store.dropped.reason == "duplicate_sequence"]
-        ) == set(expected)
-    else:
-        assert names == expected
-
-
-# wrong input
-
-
-def refused(tmp_path, sources, message, **settings_of):
-    with pytest.raises(InputError, match=message) as error:
-        build_store(tmp_path / "store", sources, progress=False, **settings_of)
-    assert not (tmp_path / "store").exists() and not list(tmp_path.glob(".store*"))
-    return str(error.value)
-
-
-def test_annotation_with_other_chromosome_names(tmp_path, small):
-    rows = [transcript("A", [(10, 40)], (0, 30), chrom="1"), transcript("B", [(10, 40)], (0, 30), chrom="MT")]
-    message = refused(
-        tmp_path, one_species(tmp_path, small, genepred(rows, "extended")), r"annotation:1: transcript A lies on '1', which .*g\.fa lacks"
-    )
-    assert "Names asked for: 1, MT; names in the FASTA: chr1, chr2." in message and "'1' is probably 'chr1'" in message
-    assert "skip_missing" not in message
-    refused(
-        tmp_path,
-        one_species(tmp_path, small, genepred(rows, "extended")),
-        "'1' is probably 'chr1'",
-        config=StoreConfig(skip_missing_chromosomes=True),
-    )
-
-
-def test_one_chromosome_missing(tmp_path, small):
-    rows = [CODING, transcript("B", [(10, 40)], (0, 30), chrom="chr3_alt")]
-    for content, line in ((genepred(rows, "extended", header=True), 3), (gtf(rows), 8)):
-        sources = one_species(tmp_path, small, content)
-        refused(tmp_path, sources, rf"annotation:{line}: transcript B lies on 'chr3_alt'.*skip_missing_chromosomes=True")
-        store = build_store(
-            tmp_path / "skipping", sources, config=StoreConfig(skip_missing_chromosomes=True), overwrite=True, progress=False
-        )
-        assert store.info["counts"]["s"]["dropped"] == {"missing_chromosome": 1}
-
-
-def test_an_exon_beyond_the_end(tmp_path, small):
-    rows = [CODING, transcript("B", [(250, 280), (290, 301)], (0, 30), chrom="chr2")]
-    for content, line in ((genepred(rows, "extended", header=True), 3), (gtf(rows), 8)):
-        refused(
-            tmp_path,
-            one_species(tmp_path, small, content),
-            rf"annotation:{line}: transcript B has an exon that ends at 301, beyond the end of chr2 \(300 nt in .*g\.fa\)",
-        )
-    fits = [CODING, transcript("B", [(250, 280), (290, 300)], (0, 30), chrom="chr2")]
-    assert len(build_store(tmp_path / "store", one_species(tmp_path, small, genepred(fits, "bare")), progress=False)) == 2
-
-
-def test_missing_and_damaged_files(tmp_path, small):
-    annotation = genepred([CODING], "extended")
-    good = one_species(tmp_path, small, annotation)[0]
-    refused(tmp_path, [good.replace(genome=str(tmp_path / "none.fa"))], r"none\.fa does not exist")
-    refused(tmp_path, [good.replace(annotation=str(tmp_path / "none.gtf"))], r"none\.gtf does not exist")
-    with gzip.open(tmp_path / "g.fa.gz", "wb") as out:
-        out.write(small.read_bytes())
-    refused(tmp_path, [good.replace(genome=str(tmp_path / "g.fa.gz"))], "bgzip > g.bgz.fa.gz")
-    refused(tmp_path, one_species(tmp_path, small, annotation + annotation[:30]), "annotation:2: .*cut off")
-    refused(tmp_path, one_species(tmp_path, small, gtf([CODING])[:-5], "cut.gtf"), "cut.gtf:7: ")
-    one_species(tmp_path, small, annotation)
-    (tmp_path / "x.fa").write_text(">chr1\n" + "ACGT!" * 100 + "\n")
-    refused(tmp_path, [good.replace(genome=str(tmp_path / "x.fa"))], r"x\.fa, chr1: '!'")
-
-
-def test_settings_that_do_not_fit(tmp_path, small):
-    source = one_species(tmp_path, small, genepred([CODING], "extended"))[0]
-    for make in (
-        lambda: source.replace(species="a:b"),
-        lambda: source.replace(species=""),
-        lambda: StoreConfig(min_length_nt=10, max_length_nt=9),
-        lambda: build_store(tmp_path / "s", [source, source]),
-        lambda: build_store(tmp_path / "s", []),
-    ):
-        with pytest.raises(ConfigError):
-            make()
-
-
-# the folder
-
-
-@pytest.fixture
-def built(tmp_path, small):
-    rows = [CODING, transcript("T2", [(100, 130)], (0, 30), "-", "chr2"), transcript("T3", [(5, 8), (20, 200)], (3, 99), "-")]
-    sources = one_species(tmp_path, small, genepred(rows, "extended"))
-    return build_store(tmp_path / "store", sources, progress=False), sources
-
-
-def test_gather_pads_behind_the_end(built):
-    store, _ = built
-    tokens, lengths = store.gather([2, 0, 1, 0])
-    assert tokens.dtype == np.uint8 and lengths.dtype == np.int32 and tokens.shape == (4, 183) and lengths.tolist() == [183, 60, 30, 60]
-    for line, length, row in zip(tokens, lengths, [2, 0, 1, 0]):
-        assert np.array_equal(line[:length], store.tokens(row)) and (line[length:] == PAD).all()
-    assert store.gather([])[0].shape == (0, 0)
+def test_to_frame_of_slices_masks_and_positions(both):
+    table, n = both.transcripts.drop(columns="offset"), len(both)
+    assert n == 16 and "sequence" not in both.to_frame(sequences=False) and len(both.to_frame()) == n
+    rng = np.random.default_rng(3)
+    for rows in (slice(2, 9), slice(None, None, -3), slice(0, 0), rng.random(n) < 0.5, np.zeros(n, bool), np.array([5, 1, 1, -1]), [3, 0], None):
+        positions = list(range(n))[rows] if isinstance(rows, slice) else list(range(n)) if rows is None else np.arange(n)[rows].tolist()
+        frame = both.to_frame(rows)
+        assert frame.sequence.tolist() == [both.sequence(row) for row in positions] and frame.index.tolist() == positions
+        pd.testing.assert_frame_equal(frame.drop(columns="sequence"), table.iloc[positions])
     with pytest.raises(IndexError):
-        store.gather([3])
+        both.to_frame([n])
+    with pytest.raises(IndexError):
+        both.to_frame(np.zeros(n + 1, bool))
 
 
-def test_tokens_are_read_only_and_workers_open_their_own(built):
-    store, _ = built
+def test_iteration_gives_every_transcript(both):
+    listed = list(both)
+    assert len(listed) == len(both) and all(isinstance(one, Transcript) for one in listed) and [one.transcript_id for one in both] == [one.transcript_id for one in listed]
+    for i, (one, row) in enumerate(zip(listed, both.transcripts.itertuples())):
+        assert (one.transcript_id, one.gene_id, one.gene_name, one.group) == (row.transcript_id, row.gene_id, row.gene_name, row.group)
+        assert (one.cds_start, one.cds_end) == (row.cds_start, row.cds_end) and type(one.cds_start) is int
+        assert one.sequence == both.sequence(i) == sequence_from_tokens(one.tokens) and np.array_equal(one.tokens, both.tokens(i))
+        assert np.array_equal(one.codon_starts, codon_starts(one.tokens)) and np.array_equal(one.exon_ends, exon_ends(one.tokens))
+        assert len(one.tokens) == row.length_nt and one.exon_ends[-1] == row.length_nt - 1 and len(one.exon_ends) == len(row.exon_starts)
+    assert both[-1].transcript_id == listed[-1].transcript_id
+    for row in (len(both), -len(both) - 1):
+        with pytest.raises(IndexError):
+            both[row]
     with pytest.raises(ValueError):
-        store.tokens(0)[0] = 1
-    assert len(pickle.dumps(store)) < 500
-    again = pickle.loads(pickle.dumps(store))
-    assert np.array_equal(again.nucleotides, store.nucleotides) and again.content_hash == store.content_hash
+        listed[0].tokens[0] = 1
+    assert len(fields(Transcript)) == 7
 
 
-def test_building_again_returns_what_is_there(built, tmp_path):
-    store, sources = built
-    before = (tmp_path / "store" / "store.json").stat().st_mtime_ns
-    assert build_store(tmp_path / "store", sources, progress=False).content_hash == store.content_hash
-    assert (tmp_path / "store" / "store.json").stat().st_mtime_ns == before
-    with pytest.raises(InputError, match="built from other files or settings.*overwrite=True"):
-        build_store(tmp_path / "store", sources, config=ALL, progress=False)
-    assert TranscriptStore.open(tmp_path / "store").content_hash == store.content_hash
-    other = build_store(tmp_path / "store", sources, config=StoreConfig(max_length_nt=70), overwrite=True, progress=False)
-    assert len(other) == 2 and TranscriptStore.open(tmp_path / "store").content_hash == other.content_hash != store.content_hash
+def test_batches_hold_every_row_once(both):
+    rng = np.random.default_rng(4)
+    rows = rng.permutation(len(both))[:13]
+    for budget in (1, 150, 400, 10**6):
+        seen = []
+        for take, tokens, lengths in both.batches(rows, budget):
+            assert tokens.size <= budget or len(take) == 1
+            for i, line, length in zip(take, tokens, lengths):
+                assert np.array_equal(line[:length], both.tokens(rows[i])) and length == len(both.tokens(rows[i]))
+            seen += take.tolist()
+        assert sorted(seen) == list(range(13))
+    with pytest.raises(ConfigError):
+        next(both.batches(rows, 0))
 
 
-def test_a_folder_with_other_things_is_never_replaced(built, tmp_path):
-    _, sources = built
+def test_a_subset_is_a_store_of_its_own(both, tmp_path):
+    for number, rows in enumerate(([4, 0, 9], np.arange(16) % 3 == 0, slice(10, None))):
+        part = both.subset(tmp_path / f"part{number}", rows)
+        part.validate()
+        pd.testing.assert_frame_equal(part.to_frame().reset_index(drop=True), both.to_frame(rows).reset_index(drop=True))
+        assert all(np.array_equal(part.tokens(i), both.tokens(j)) for i, j in enumerate(np.arange(16)[rows]))
+        assert part.info["import"] == {"subset_of": both.content_hash}
+    assert both.subset(tmp_path / "all", slice(None)).content_hash == both.content_hash
+    with pytest.raises(InputError, match="holds a store already"):
+        both.subset(tmp_path / "all", [1])
+    assert len(both.subset(tmp_path / "all", [1], overwrite=True)) == 1
+    with pytest.raises(InputError, match="at least one transcript"):
+        both.subset(tmp_path / "none", [])
+    with pytest.raises(InputError, match="has no report"):
+        part.report
+    assert len(part.subset(tmp_path / "part of a part", [0])) == 1
+
+
+def test_a_pickled_store_opens_again(both):
+    again = pickle.loads(pickle.dumps(both))
+    assert type(again) is TranscriptStore and again.content_hash == both.content_hash and again[3].sequence == both[3].sequence
+
+
+# joined stores
+
+def test_joining_equals_building_at_once(apart, both, sources, homology, tmp_path):
+    joined = concat_stores(tmp_path / "grouped", apart, homology)
+    joined.validate()
+    assert joined.content_hash == both.content_hash and joined.transcripts.equals(both.transcripts) and np.array_equal(joined.nucleotides, both.nucleotides)
+    assert joined.species == ["ant", "bee"] and joined.info["import"]["concatenated"] == [store.content_hash for store in apart]
+    ungrouped = build_store(tmp_path / "ungrouped", sources, config=CONFIG, progress=False)
+    assert concat_stores(tmp_path / "joined", apart).content_hash == ungrouped.content_hash != both.content_hash
+    backwards = concat_stores(tmp_path / "backwards", apart[::-1], homology)
+    assert backwards.species == ["bee", "ant"] and sorted(backwards.transcripts.group) == sorted(both.transcripts.group) and backwards.content_hash != both.content_hash
+    assert concat_stores(tmp_path / "one", apart[:1]).content_hash == apart[0].content_hash
+
+
+def test_transcripts_of_one_species_from_two_stores(both, tmp_path):
+    odd = np.arange(len(both)) % 2 == 1
+    parts = [both.subset(tmp_path / "odd", odd), both.subset(tmp_path / "even", ~odd)]
+    joined = concat_stores(tmp_path / "joined", parts)
+    assert set(joined.species) == {"ant", "bee"} and len(joined.species) == 2 and len(joined) == len(both)
+    order = [*np.flatnonzero(odd), *np.flatnonzero(~odd)]
+    pd.testing.assert_frame_equal(joined.to_frame(), both.to_frame(order).reset_index(drop=True))  # groups stay, and those of one name are one
+    assert joined.summary.transcripts.to_dict() == both.summary.transcripts.to_dict()
+
+
+def test_a_transcript_in_two_stores_is_refused(both, apart, tmp_path):
+    for stores in ([both, apart[0]], [apart[0], apart[1], both.subset(tmp_path / "part", [3])]):
+        with pytest.raises(InputError, match=rf"transcript .*\.[ab] of (ant|bee) is in both .* and .*`subset`"):
+            concat_stores(tmp_path / "joined", stores)
+        assert not (tmp_path / "joined").exists() and not list(tmp_path.glob(".joined*"))
+    with pytest.raises(InputError):
+        concat_stores(tmp_path / "joined", [])
+    concat_stores(tmp_path / "joined", apart)
+    with pytest.raises(InputError, match="holds a store already"):
+        concat_stores(tmp_path / "joined", apart)
+    concat_stores(tmp_path / "joined", apart, overwrite=True).validate()
+
+
+def test_a_store_may_be_joined_onto_itself(apart, tmp_path):
+    "Overwriting one of the stores that are read."
+    first = shutil.copytree(apart[0].path, tmp_path / "store")
+    joined = concat_stores(first, [TranscriptStore.open(first), apart[1]], overwrite=True)
+    joined.validate()
+    assert len(joined) == 16
+
+
+# made from a table
+
+def table_and_tokens():
+    table = pd.DataFrame({"transcript_id": ["T1", "T2"], "gene_id": ["x:G", "x:H"], "gene_name": ["g", ""], "species": "x", "chrom": "", "strand": "+",
+                          "exon_starts": [[0, 4], [0]], "exon_ends": [[4, 9], [5]], "length_nt": [9, 5], "cds_start": [0, -1], "cds_end": [9, -1]})
+    return table, [tokens_from_exons(encode_bases("ATGAAATAG"), [4, 5], 0, 9), tokens_from_exons(encode_bases("NNNNN"), [5])]
+
+
+def test_writing_a_store_of_a_table(tmp_path):
+    table, tokens = table_and_tokens()
+    store = write_store(tmp_path / "s", table, tokens, {"from": "here"})
+    store.validate()
+    assert store.transcripts.columns.tolist() == SCHEMA.names and store.transcripts.group.tolist() == ["x:G", "x:H"] and store.info["import"] == {"from": "here"}
+    assert store.transcripts.offset.tolist() == [0, 9] and store[1].sequence == "NNNNN" and store.transcripts[["biotype", "appris"]].eq("").all(axis=None)
+    pieces = np.split(np.concatenate(tokens), [1, 2, 10])  # pieces of any length
+    assert write_store(tmp_path / "pieces", table, iter(pieces)).content_hash == store.content_hash
+    shuffled = table[list(table)[::-1]].set_index(np.array([7, 7]))
+    assert write_store(tmp_path / "shuffled", shuffled, tokens).content_hash == store.content_hash
+
+
+@pytest.mark.parametrize("change, nucleotides, message", [
+    (lambda t: t.drop(columns=["cds_end", "chrom"]), None, "lacking: .*chrom.*cds_end"),
+    (lambda t: t.drop(columns="gene_id"), None, "lacking: .*gene_id"),
+    (lambda t: t.iloc[:0], [], "at least one transcript"),
+    (lambda t: t.assign(gene_id=["x:G", "G"]), None, "gene_id 'G' is no key of the form species:gene_id"),
+    (lambda t: t.assign(gene_id=["y:G", "x:H"]), None, "gene_id 'y:G' is no key"),
+    (lambda t: t.assign(length_nt=[9, 6]), None, "14 nucleotides were given for transcripts of 15 nt"),
+    (lambda t: t, [np.zeros(3, np.uint8)], "3 nucleotides were given for transcripts of 14 nt"),
+    (lambda t: t, [], "0 nucleotides were given"),
+    (lambda t: t.assign(length_nt=[-1, 15]), None, "length"),
+    (lambda t: t.assign(cds_start=["0", "x"]), None, "cds_start"),
+    (lambda t: t.assign(transcript_id=["T1", None]), None, "transcript_id"),
+], ids=["columns", "no gene_id", "no rows", "no key", "another species", "too few nt", "far too few nt", "no nt", "negative length", "text for numbers", "no id"])
+def test_tables_that_make_no_store(tmp_path, change, nucleotides, message):
+    table, tokens = table_and_tokens()
+    table = change(table)
+    with pytest.raises(InputError, match=message):
+        write_store(tmp_path / "s", table, tokens if nucleotides is None else nucleotides)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_there_is_replaced_on_demand_alone(tmp_path):
+    table, tokens = table_and_tokens()
+    first = write_store(tmp_path / "s", table, tokens)
+    with pytest.raises(InputError, match="holds a store already.*overwrite=True"):
+        write_store(tmp_path / "s", table.iloc[:1], tokens[:1])
+    assert TranscriptStore.open(tmp_path / "s").content_hash == first.content_hash
+    with pytest.raises(InputError, match="14 nt"):
+        write_store(tmp_path / "s", table, tokens[:1], overwrite=True)
+    TranscriptStore.open(tmp_path / "s").validate()  # a failed attempt replaces nothing
+    assert len(write_store(tmp_path / "s", table.iloc[:1], tokens[:1], overwrite=True)) == 1
     (tmp_path / "mine").mkdir()
-    assert len(build_store(tmp_path / "mine", sources, progress=False)) == 3  # an empty folder is no loss
-    (tmp_path / "thesis").mkdir()
-    (tmp_path / "thesis" / "chapter1").write_text("years of work")
-    for overwrite in (False, True):
-        with pytest.raises(InputError, match="is no store that opens"):
-            build_store(tmp_path / "thesis", sources, overwrite=overwrite, progress=False)
-    assert (tmp_path / "thesis" / "chapter1").read_text() == "years of work"
+    (tmp_path / "mine" / "letter").write_text("x")
+    (tmp_path / "file").write_text("x")
+    for path in ("mine", "file"):
+        for overwrite in (False, True):
+            with pytest.raises(InputError, match="exists and is no store"):
+                write_store(tmp_path / path, table, tokens, overwrite=overwrite)
+    assert (tmp_path / "mine" / "letter").read_text() == (tmp_path / "file").read_text() == "x"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "mine", "s"]
 
 
-def test_the_same_input_gives_the_same_bytes(built, tmp_path):
-    _, sources = built
-    build_store(tmp_path / "again", sources, progress=False)
-    for name in ("store.json", "nucleotides.npy", "transcripts.parquet", "dropped.parquet"):
-        assert (tmp_path / "store" / name).read_bytes() == (tmp_path / "again" / name).read_bytes()
+# other formats
+
+def test_fasta_holds_all_but_the_place_on_the_genome(both, tmp_path):
+    both.to_fasta(tmp_path / "all.fa")
+    for species in both.species:
+        annotation, bases, extra = read_mature(tmp_path / "all.fa", species)
+        rows = np.flatnonzero(both.transcripts.species == species)
+        table = both.transcripts.iloc[rows]
+        for name in ("transcript_id", "gene_name", "biotype"):
+            assert annotation.rows[name].tolist() == table[name].tolist(), name
+        assert (f"{species}:" + annotation.rows.gene_id).tolist() == table.gene_id.tolist()
+        assert extra.species.tolist() == table.species.tolist() and extra.group.tolist() == table.group.tolist()
+        expected = np.concatenate([both.tokens(row) for row in rows])
+        assert np.array_equal(mark_transcripts(bases, annotation), expected)
+    again = build_store(tmp_path / "again", [SpeciesSource(name, "", str(tmp_path / "all.fa")) for name in both.species], config=CONFIG, progress=False)
+    same = ["transcript_id", "gene_id", "gene_name", "biotype", "species", "length_nt", "cds_start", "cds_end", "group", "offset"]
+    pd.testing.assert_frame_equal(again.transcripts[same], both.transcripts[same])
+    assert np.array_equal(again.nucleotides, both.nucleotides)
+    lines = (tmp_path / "all.fa").read_text().splitlines()
+    assert sum(line[0] == ">" for line in lines) == len(both) and max(len(line) for line in lines if line[0] != ">") == 60
 
 
-def test_damage_is_found(built, tmp_path):
-    def spoil(name, change):
-        shutil.rmtree(tmp_path / "bad", ignore_errors=True)
-        shutil.copytree(tmp_path / "store", tmp_path / "bad")
-        path = tmp_path / "bad" / name
-        path.unlink() if change is None else path.write_bytes(change(path.read_bytes()))
+names = st.text(st.characters(categories=["L", "N"], include_characters="-_.():;=|'/,+@#%>[]"), min_size=1, max_size=9)
 
-    for name, change, message in [
-        ("store.json", None, "holds no store"),
-        ("store.json", lambda data: data[:-50], "is damaged"),
-        ("store.json", lambda data: data.replace(b'"format_version": 1', b'"format_version": 2'), "is of format 2"),
-        ("nucleotides.npy", None, "is damaged"),
-        ("nucleotides.npy", lambda data: data[:-1], "is damaged"),
-        ("nucleotides.npy", lambda data: b"", "is damaged"),
-        ("transcripts.parquet", lambda data: data[:-9], "is damaged"),
-        ("transcripts.parquet", None, "is damaged"),
-        ("store.json", lambda data: data.replace(b'"n_transcripts": 3', b'"n_transcripts": 4'), "3 transcripts, where store.json says 4"),
-    ]:
-        spoil(name, change)
-        with pytest.raises(InputError, match=message):
-            TranscriptStore.open(tmp_path / "bad")
-    spoil("nucleotides.npy", lambda data: data[:-5] + bytes([data[-5] ^ 1]) + data[-4:])
-    with pytest.raises(InputError, match="does not have the hash"):
-        TranscriptStore.open(tmp_path / "bad").validate()
-    table = TranscriptStore.open(tmp_path / "store").transcripts
-    for column, value in (("gene_name", "x"), ("cds_start", 1), ("length_nt", 59)):
-        spoil("transcripts.parquet", lambda data: data)
-        table.assign(**{column: [value, *table[column][1:]]}).to_parquet(tmp_path / "bad" / "transcripts.parquet")
+
+@settings(anywhere, max_examples=60)
+@given(st.lists(st.tuples(names, names, names, names, st.integers(1, 40), st.booleans()), min_size=1, max_size=4, unique_by=lambda row: row[0]))
+def test_names_with_any_signs_come_back_from_fasta(tmp_path_factory, rows):
+    "Whatever the names hold but blanks, which end a word of a FASTA header, they come back; or else `to_fasta` says that they cannot."
+    folder, rng = tmp_path_factory.mktemp("n"), random.Random(5)
+    table = pd.DataFrame([{"transcript_id": name, "gene_id": f"x:{gene}", "gene_name": symbol, "biotype": biotype, "species": "x", "chrom": "", "strand": "+", "exon_starts": [0],
+                           "exon_ends": [n], "length_nt": n, "cds_start": 0 if coding else -1, "cds_end": n if coding else -1} for name, gene, symbol, biotype, n, coding in rows])
+    tokens = [tokens_from_exons(encode_bases("".join(rng.choices("ACGTN", k=n))), [n], *((0, n) if coding else ())) for *_, n, coding in rows]
+    store = write_store(folder / "s", table, tokens)
+    try:
+        store.to_fasta(folder / "s.fa")
+    except InputError:
+        assert not (folder / "s.fa").exists()
+        return
+    annotation, bases, extra = read_mature(folder / "s.fa")
+    for name in ("transcript_id", "gene_name", "biotype"):
+        assert annotation.rows[name].tolist() == table[name].tolist()
+    assert ("x:" + annotation.rows.gene_id).tolist() == table.gene_id.tolist() == extra.group.tolist()
+    assert np.array_equal(mark_transcripts(bases, annotation), store.nucleotides)
+
+
+def test_parquet_for_other_programs(both, tmp_path):
+    for rows_at_once in (1, 5, 4096):
+        both.to_parquet(tmp_path / "all.parquet", rows_at_once)
+        frame = pd.read_parquet(tmp_path / "all.parquet")
+        assert frame.sequence.tolist() == [both.sequence(row) for row in range(len(both))]
+        pd.testing.assert_frame_equal(frame.drop(columns="sequence"), both.transcripts.drop(columns="offset"))
+    assert pq.ParquetFile(tmp_path / "all.parquet").schema_arrow.names == [*SCHEMA.names[:-1], "sequence"]
+
+
+def test_parquet_of_a_part_of_a_store_equals_its_frame(both, tmp_path):
+    part = both.subset(tmp_path / "part", [9, 2, 5])
+    part.to_parquet(tmp_path / "part.parquet")
+    pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "part.parquet"), part.to_frame())
+
+
+# numbers and the figure
+
+def test_summary_counts_as_a_loop_does(both):
+    table, summary = both.transcripts, both.summary
+    assert summary.index.tolist() == ["ant", "bee"]
+    for species in both.species:
+        mine = [row for row in table.itertuples() if row.species == species]
+        elsewhere = {row.group for row in table.itertuples() if row.species != species}
+        expected = {
+            "transcripts": len(mine), "coding": sum(row.cds_start >= 0 for row in mine), "genes": len({row.gene_id for row in mine}), "groups": len({row.group for row in mine}),
+            "transcripts_in_shared_groups": sum(row.group in elsewhere for row in mine), "median_length_nt": float(np.median([row.length_nt for row in mine])),
+        }
+        assert summary.loc[species].to_dict() == expected
+    assert summary.transcripts_in_shared_groups.tolist() == [5, 4]
+
+
+def test_the_figure_holds_the_counts_of_the_table(both, tmp_path):
+    for store in (both, both.subset(tmp_path / "one", [0])):
+        figure, table = store.describe(), store.transcripts
+        assert len(figure.data) == 3 * len(store.species) and f"{len(store):,} transcripts" in figure.layout.title.text
+        for species, (counts, lengths, isoforms) in zip(store.species, zip(*[iter(figure.data)] * 3)):
+            mine = table[table.species == species]
+            assert counts.name == lengths.name == isoforms.name == species and counts.marker.color == lengths.line.color == isoforms.marker.color
+            assert dict(zip(counts.x, counts.y)) == {"transcripts": len(mine), "coding": (mine.cds_start >= 0).sum(), "genes": mine.gene_id.nunique()}
+            assert sum(lengths.y) == len(mine)
+            sizes = mine.gene_id.value_counts()
+            assert dict(zip(isoforms.x, isoforms.y)) == {**{str(n): (sizes == n).sum() for n in range(1, 10)}, "10+": (sizes >= 10).sum()}
+        json.loads(figure.to_json())
+
+
+def test_genes_of_ten_transcripts_and_more_are_one_bar(tmp_path):
+    rows = [(f"T{i}", "x:many" if i < 12 else "x:ten" if i < 22 else f"x:{i}") for i in range(25)]
+    table = pd.DataFrame(rows, columns=["transcript_id", "gene_id"]).assign(gene_name="", species="x", chrom="", strand="+", exon_starts=[[0]] * 25, exon_ends=[[3]] * 25,
+                                                                           length_nt=3, cds_start=-1, cds_end=-1)
+    store = write_store(tmp_path / "s", table, [np.array([0, 1, 18], np.uint8)] * 25)
+    assert dict(zip(store.describe().data[2].x, store.describe().data[2].y)) == {"1": 3, **{str(n): 0 for n in range(2, 10)}, "10+": 2}
+    assert sum(store.describe().data[1].y) == 25  # all of one length
+
+
+def slow_weights(store, c: float, single_isoform: bool) -> dict[str, float]:
+    counts = {}
+    for one in store:
+        counts[one.gene_id] = counts.get(one.gene_id, 0) + 1
+    raw = {gene: float(np.log(n + c)) for gene, n in counts.items() if n > 1 or single_isoform}
+    mean = sum(raw.values()) / len(raw) if raw else 1.0
+    return {gene: raw.get(gene, 0.0) / mean for gene in counts}
+
+
+@pytest.mark.parametrize("c", [1, 1.0, 0.5, 1e-6, 10.0])
+@pytest.mark.parametrize("single_isoform", [True, False])
+def test_gene_weights_as_a_loop_computes_them(both, c, single_isoform):
+    weights, expected = both.gene_weights(c, single_isoform), slow_weights(both, c, single_isoform)
+    assert weights.index.tolist() == list(expected) and np.allclose(weights, list(expected.values()), rtol=1e-12)
+    assert np.isclose(weights[weights > 0].mean(), 1) and ((weights > 0).all() or not single_isoform) and np.isfinite(weights).all()
+
+
+def test_gene_weights_where_no_gene_has_two_transcripts(both, tmp_path):
+    first = both.transcripts.drop_duplicates("gene_id").index.to_numpy()
+    store = both.subset(tmp_path / "s", first)
+    assert np.allclose(store.gene_weights(), 1) and (store.gene_weights(single_isoform=False) == 0).all() and len(store.gene_weights()) == len(first)
+    assert store.gene_weights(single_isoform=False).dtype == float
+    for c in (0, -1):
+        with pytest.raises(ConfigError, match="c = "):
+            store.gene_weights(c)
+
+
+# opening and damage
+
+def test_opening_reads_no_table_and_no_nucleotides(both, monkeypatch):
+    def refuse(*args, **kwargs):
+        raise AssertionError("the table was read")
+
+    for owner in (pd, pq):
+        monkeypatch.setattr(owner, "read_parquet" if owner is pd else "read_table", refuse)
+    store = TranscriptStore.open(both.path)
+    assert len(store) == 16 and store.species == ["ant", "bee"] and store.content_hash == both.content_hash and "16 transcripts" in repr(store)
+    assert isinstance(store.nucleotides, np.memmap) and not store.nucleotides.flags.writeable
+    with pytest.raises(AssertionError, match="the table was read"):
+        store.transcripts
+
+
+def test_another_format_version_is_refused(both, tmp_path):
+    for version in (FORMAT_VERSION - 1, FORMAT_VERSION + 1, "2", None):
+        shutil.copytree(both.path, tmp_path / "s", dirs_exist_ok=True)
+        info = {**both.info, "format_version": version}
+        (tmp_path / "s" / "store.json").write_text(json.dumps(info))
+        with pytest.raises(InputError, match=f"is of format {version}, this isoclr reads {FORMAT_VERSION}"):
+            TranscriptStore.open(tmp_path / "s")
+    del info["format_version"]
+    for content in (json.dumps(info), "[]", "1", "", "{"):
+        (tmp_path / "s" / "store.json").write_text(content)
         with pytest.raises(InputError, match="is damaged"):
-            TranscriptStore.open(tmp_path / "bad").validate()
-    TranscriptStore.open(tmp_path / "store").validate()
-    with pytest.raises(InputError, match="none does not exist"):
-        TranscriptStore.open(tmp_path / "none")
+            TranscriptStore.open(tmp_path / "s")
 
 
-# builds that are killed
-
-KILL = textwrap.dedent(
-    """
-    # Fork children that build a store and kill themselves (SIGKILL) at one moment each; argv: folder, sources as JSON, moments...
-    import json, os, signal, sys
-    from pathlib import Path
-    import pandas as pd
-    from isoclr.data import store as module
-
-    folder, sources = Path(sys.argv[1]), [module.SpeciesSource(**source) for source in json.loads(sys.argv[2])]
-
-    def die(*args, **kwargs):
-        os.kill(os.getpid(), signal.SIGKILL)
-
-    def after(call):
-        return lambda *args, **kwargs: (call(*args, **kwargs), die())
-
-    def second(call, seen=[]):
-        return lambda *args, **kwargs: die() if seen else (seen.append(1), call(*args, **kwargs))[1]
-
-    def child(moment):
-        def patch(owner, name, change):
-            setattr(owner, name, change(getattr(owner, name)))
-        {
-            "read": lambda: patch(module, "read_annotation", after),
-            "splice": lambda: patch(module, "splice", after),
-            "second species": lambda: patch(module, "splice", second),
-            "header": lambda: patch(module, "_write_npy_header", second),
-            "table": lambda: patch(pd.DataFrame, "to_parquet", after),
-            "second table": lambda: patch(pd.DataFrame, "to_parquet", second),
-            "hash": lambda: patch(module, "_content_hash", after),
-            "description": lambda: patch(Path, "write_text", after),
-            "rename": lambda: patch(os, "replace", lambda call: die),
-            "renamed": lambda: patch(os, "replace", after),
-        }[moment]()
-        module.build_store(folder / moment, sources, progress=False)
-
-    for moment in sys.argv[3:]:
-        process = os.fork()
-        if process == 0:
-            child(moment)
-            os._exit(0)
-        print(moment, os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]), flush=True)
-    """
-)
-MOMENTS = ["read", "splice", "second species", "header", "table", "second table", "hash", "description", "rename", "renamed"]
+@pytest.mark.parametrize("key", ["content_hash", "n_transcripts", "n_nucleotides", "species"])
+def test_a_store_json_that_lacks_something(both, tmp_path, key):
+    shutil.copytree(both.path, tmp_path / "s")
+    (tmp_path / "s" / "store.json").write_text(json.dumps({name: value for name, value in both.info.items() if name != key}))
+    with pytest.raises(InputError, match="is damaged"):
+        TranscriptStore.open(tmp_path / "s").validate()
 
 
-def killed_sources(tmp_path, small):
-    first = one_species(tmp_path, small, genepred([CODING], "extended"), "one")[0]
-    second = one_species(tmp_path, small, gtf([CODING, transcript("T2", [(100, 130)], (0, 30), "-", "chr2")]), "two")[0]
-    return [first.replace(species="a"), second.replace(species="b")]
+def test_a_species_list_or_counts_that_are_wrong_are_found(both, tmp_path):
+    shutil.copytree(both.path, tmp_path / "s")
+    (tmp_path / "s" / "store.json").write_text(json.dumps({**both.info, "species": ["ant", "cow"]}))
+    with pytest.raises(InputError, match="is damaged"):
+        TranscriptStore.open(tmp_path / "s").validate()
 
 
-def test_a_build_killed_at_any_moment_leaves_nothing_that_opens(tmp_path, small):
-    sources = killed_sources(tmp_path, small)
-    whole = build_store(tmp_path / "whole", sources, progress=False)
-    (tmp_path / "kill.py").write_text(KILL)
-    arguments = [sys.executable, tmp_path / "kill.py", tmp_path, json.dumps([source.to_dict() for source in sources]), *MOMENTS]
-    done = subprocess.run(arguments, capture_output=True, text=True, timeout=300)
-    assert done.stdout.splitlines() == [f"{moment} -9" for moment in MOMENTS], done.stderr
-    for moment in MOMENTS:
-        if moment == "renamed":  # killed right after: complete
-            TranscriptStore.open(tmp_path / moment).validate()
-        else:
-            with pytest.raises(InputError, match="does not exist"):
-                TranscriptStore.open(tmp_path / moment)
-        again = build_store(tmp_path / moment, sources, progress=False)
-        again.validate()
-        assert again.content_hash == whole.content_hash
-    assert not list(tmp_path.glob(".*.partial"))  # what the killed builds left is cleared away
+@pytest.fixture(scope="module")
+def spare(both, tmp_path_factory):
+    "A copy of a store, to be damaged."
+    return shutil.copytree(both.path, tmp_path_factory.mktemp("spare") / "s")
 
 
-KILLED = textwrap.dedent(
-    """
-    # Fork children that build a store and are killed after a while; argv: folder, source as JSON, seconds...
-    import json, os, signal, sys, time
-    from isoclr.data.store import SpeciesSource, build_store
+@settings(anywhere, max_examples=400)
+@given(st.sampled_from(["nucleotides.npy", "transcripts.parquet"]), st.floats(0, 1, exclude_max=True), st.integers(1, 255))
+def test_every_flipped_byte_is_found(both, spare, name, where, flip):
+    "Or else it changes nothing that is read, as in the name of the program that wrote the Parquet file."
+    data = bytearray((both.path / name).read_bytes())
+    data[int(where * len(data))] ^= flip
+    try:
+        (spare / name).write_bytes(data)
+        store = TranscriptStore.open(spare)
+        store.validate()
+        assert name == "transcripts.parquet" or (np.array_equal(store.nucleotides, both.nucleotides) and store.nucleotides.dtype == np.uint8)
+        pd.testing.assert_frame_equal(store.transcripts, both.transcripts)
+        assert [one.sequence for one in store] == [one.sequence for one in both]
+    except InputError as error:
+        assert str(spare) in str(error)
+    finally:
+        shutil.copyfile(both.path / name, spare / name)
 
-    for attempt, seconds in enumerate(sys.argv[3:]):
-        process = os.fork()
-        if process == 0:
-            build_store(os.path.join(sys.argv[1], f"store{attempt}"), [SpeciesSource(**json.loads(sys.argv[2]))], progress=False)
-            os._exit(0)
-        time.sleep(float(seconds))
-        os.kill(process, signal.SIGKILL)
-        print(os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]), flush=True)
-    """
-)
+
+def test_every_flipped_bit_of_the_nucleotides_is_found(both, spare):
+    whole = (both.path / "nucleotides.npy").read_bytes()
+    begin = len(whole) - len(both.nucleotides)
+    try:
+        for at in range(0, len(both.nucleotides), 7):
+            data = bytearray(whole)
+            data[begin + at] ^= 1 << (at % 8)
+            (spare / "nucleotides.npy").write_bytes(data)
+            with pytest.raises(InputError, match="does not have the hash"):
+                TranscriptStore.open(spare).validate()
+    finally:
+        shutil.copyfile(both.path / "nucleotides.npy", spare / "nucleotides.npy")
 
 
-def test_builds_killed_from_outside(shared_data, tmp_path):
-    "The same with the kill coming whenever it comes, while real data are read."
-    source = SpeciesSource("mouse", str(shared_data / "genome" / REAL["mouse"][0]), str(shared_data / "annotation" / REAL["mouse"][1]))
-    began = time.perf_counter()
-    whole = build_store(tmp_path / "whole", [source], progress=False)
-    duration = time.perf_counter() - began
-    rng = random.Random(0)
-    seconds = [rng.uniform(0.0, 1.1 * duration) for _ in range(12)]
-    (tmp_path / "killed.py").write_text(KILLED)
-    arguments = [sys.executable, tmp_path / "killed.py", tmp_path, json.dumps(source.to_dict()), *map(str, seconds)]
-    done = subprocess.run(arguments, capture_output=True, text=True, timeout=300)
-    codes = done.stdout.split()
-    assert len(codes) == 12 and set(codes) <= {"-9", "0"} and codes.count("-9") >= 3, done.stderr
-    for attempt, code in enumerate(codes):
-        path = tmp_path / f"store{attempt}"
-        if path.exists():
-            TranscriptStore.open(path).validate()
-        else:
-            assert code == "-9"
-            with pytest.raises(InputError, match="does not exist"):
-                TranscriptStore.open(path)
-        assert build_store(path, [source], progress=False).content_hash == whole.content_hash
-    assert not [name for name in os.listdir(tmp_path) if name.startswith(".store")]
+@pytest.mark.parametrize("name", ["nucleotides.npy", "transcripts.parquet"])
+def test_a_byte_too_many_or_too_few_is_found(both, spare, name):
+    whole = (both.path / name).read_bytes()
+    try:
+        for data in (whole[:-1], whole[: len(whole) // 2], whole[:3], b"", b"\0" + whole, whole + b"\0"):
+            (spare / name).write_bytes(data)
+            try:
+                TranscriptStore.open(spare).validate()
+                assert data[:-1] == whole and name == "nucleotides.npy"  # behind the array, where nothing is read
+            except InputError as error:
+                assert f"{spare} is damaged" in str(error)
+    finally:
+        (spare / name).write_bytes(whole)
+    TranscriptStore.open(spare).validate()
+
+
+def test_a_store_of_other_tables_does_not_validate(both, apart, spare):
+    shutil.copyfile(apart[0].path / "transcripts.parquet", spare / "transcripts.parquet")
+    with pytest.raises(InputError, match="is damaged: 8 transcripts, where store.json says 16"):
+        TranscriptStore.open(spare)
+    shutil.copyfile(both.path / "transcripts.parquet", spare / "transcripts.parquet")
+    tokens = np.load(both.path / "nucleotides.npy")
+    marks = tokens.copy()
+    marks[(tokens & (CODON | EXON_END)) > 0] &= 7  # the sequence is right, the marks are gone
+    np.save(spare / "nucleotides.npy", marks)
+    with pytest.raises(InputError, match="does not have the hash"):
+        TranscriptStore.open(spare).validate()
+    shutil.copyfile(both.path / "nucleotides.npy", spare / "nucleotides.npy")

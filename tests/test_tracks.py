@@ -11,13 +11,16 @@ from hypothesis import strategies as st
 from isoclr.config import InputError
 from isoclr.data.annotation import read_annotation
 from isoclr.data.genome import Genome, encode_bases
+from isoclr.data.table import COLUMNS, Annotation, assemble
 from isoclr.data.tracks import (
+    BASE_BITS,
     CODON,
     EXON_END,
     MASK,
     PAD,
     codon_starts,
     exon_ends,
+    mark_transcripts,
     sequence_from_tokens,
     splice,
     tokens_from_exons,
@@ -148,24 +151,24 @@ def test_unknown_bases_give_x():
 
 
 def test_parity_with_the_published_encoding(shared_data, shared_reference):
-    "All 60 transcripts of six_tracks.npz, exactly; it counts codons from the first base of the CDS, which is frame 0."
+    "All 60 transcripts of six_tracks.npz, exactly."
     reference = dict(np.load(shared_reference / "six_tracks.npz"))
     files = {
         "human": ("hg38.regions.fa.gz", "hg38.regions.refseq.genePred.tsv.gz"),
         "mouse": ("mm10.regions.fa.gz", "mm10.regions.gencodeVM18.genePred.tsv.gz"),
     }
     compared = 0
-    for species, (fasta, annotation) in files.items():
-        rows = read_annotation(shared_data / "annotation" / annotation).assign(cds_frame=0)
-        keys = [f"{species}|{row.transcript_id}|{row.chrom}|{row.exon_starts[0]}" for row in rows.itertuples()]
-        rows = rows[[key in reference for key in keys]]
-        coordinates = transcript_coordinates(rows)
-        tokens = splice(Genome(shared_data / "genome" / fasta), rows, coordinates, progress=False)
-        parts = np.split(tokens, np.cumsum(coordinates.length_nt)[:-1])
-        for key, part in zip([key for key in keys if key in reference], parts, strict=True):
-            tracks = tracks_from_tokens(torch.from_numpy(part.copy())[None])[0].T.numpy()
-            assert np.array_equal(tracks, reference[key].astype(np.float32)), key
-            compared += 1
+    for species, (fasta, path) in files.items():
+        annotation = read_annotation(shared_data / "annotation" / path)
+        first = annotation.exon_starts[annotation.exon_offsets[:-1]]
+        keys = np.array([f"{species}|{row.transcript_id}|{row.chrom}|{start}" for row, start in zip(annotation.rows.itertuples(), first)])
+        wanted = annotation.take(np.isin(keys, list(reference)))
+        keys, lengths = keys[np.isin(keys, list(reference))], transcript_coordinates(wanted).length_nt.to_numpy()
+        for rows, tokens in splice(Genome(shared_data / "genome" / fasta), wanted, "published", progress=False):
+            for key, part in zip(keys[rows], np.split(tokens, np.cumsum(lengths[rows])[:-1]), strict=True):
+                tracks = tracks_from_tokens(torch.from_numpy(part.copy())[None])[0].T.numpy()
+                assert np.array_equal(tracks, reference[key].astype(np.float32)), key
+                compared += 1
     assert compared == len(reference) == 60
 
 
@@ -181,18 +184,54 @@ def annotated(draw):
     return draw(st.sampled_from("+-")), exons, before, draw(st.integers(0, length - before))
 
 
+def as_annotation(transcripts, frames=None) -> Annotation:
+    "Transcripts of `annotated`, with frames for their exons in order of the chromosome."
+    rows, exons = [], []
+    for i, (strand, spans, before, length) in enumerate(transcripts):
+        coding = reading(strand, spans)[before : before + length]
+        row = {**dict.fromkeys(COLUMNS, ""), "transcript_id": f"T{i}", "strand": strand, "line": i + 1}
+        rows.append({**row, "cds_start": min(coding, default=-1), "cds_end": max(coding, default=-2) + 1})
+        exons += [(i, *span) for span in spans]
+    owner, starts, ends = np.array(exons, np.int64).reshape(-1, 3).T
+    return assemble(pd.DataFrame(rows, columns=COLUMNS), owner, starts, ends, np.full(len(exons), -1) if frames is None else np.array(frames))
+
+
+def reading(strand, spans) -> list[int]:
+    return [position for start, end in spans for position in range(start, end)][:: 1 if strand == "+" else -1]
+
+
 @given(st.lists(annotated(), max_size=8))
 def test_transcript_coordinates_base_by_base(transcripts):
-    rows, expected = [], []
-    for strand, exons, before, length in transcripts:
-        positions = [position for start, end in exons for position in range(start, end)][:: 1 if strand == "+" else -1]
-        coding = positions[before : before + length]
-        starts, ends = (np.array(values, np.int64) for values in zip(*exons))
-        rows.append((strand, starts, ends, min(coding, default=-1), max(coding, default=-2) + 1))
-        expected.append([len(positions), before, before + length] if length else [len(positions), -1, -1])
-    table = pd.DataFrame(rows, columns=["strand", "exon_starts", "exon_ends", "cds_start", "cds_end"], index=range(5, 5 + len(rows)))
-    coordinates = transcript_coordinates(table)
-    assert coordinates.values.tolist() == expected and coordinates.index.equals(table.index)
+    expected = []
+    for strand, spans, before, length in transcripts:
+        n = len(reading(strand, spans))
+        expected.append([n, before, before + length] if length else [n, -1, -1])
+    assert transcript_coordinates(as_annotation(transcripts)).values.tolist() == expected
+
+
+@given(st.lists(annotated(), max_size=6), st.data())
+def test_marks_base_by_base(transcripts, data):
+    "Codons counted base by base: from the frame of each exon that has one, or straight through the CDS."
+    frames = [data.draw(st.integers(-1, 2)) for _, spans, _, _ in transcripts for _ in spans]
+    annotation, annotated_marks, published_marks, exon_marks, bases = as_annotation(transcripts, frames), [], [], [], 0
+    rest = iter(frames)
+    for strand, spans, before, length in transcripts:
+        given_frames, at, phase = dict(zip(spans, rest)), 0, 0
+        for start, end in spans if strand == "+" else spans[::-1]:
+            for k, rank in enumerate(range(at, at + end - start)):
+                if before <= rank < before + length:
+                    if (k == 0 or rank == before) and given_frames[start, end] >= 0:
+                        phase = given_frames[start, end]
+                    annotated_marks += [bases + rank] * (phase == 0)
+                    published_marks += [bases + rank] * ((rank - before) % 3 == 0)
+                    phase = (phase + 1) % 3
+            at += end - start
+            exon_marks.append(bases + at - 1)
+        bases += at
+    codes = np.arange(bases, dtype=np.uint8) % 5
+    for frame, expected in (("annotated", annotated_marks), ("published", published_marks)):
+        tokens = mark_transcripts(codes, annotation, frame)
+        assert np.array_equal(tokens & BASE_BITS, codes) and codon_starts(tokens).tolist() == expected and exon_ends(tokens).tolist() == exon_marks
 
 
 def test_parity_needs_the_marks():

@@ -1,0 +1,370 @@
+"""Building: all formats alike, accounting, wrong input, executors."""
+
+import gzip
+import os
+import pickle
+import random
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from pyfaidx import Fasta
+
+from isoclr.config import ConfigError, InputError
+from isoclr.data.homology import read_homology
+from isoclr.data.build import SpeciesSource, StoreConfig, build_store
+from isoclr.data.selection import DROP_REASONS
+from isoclr.data.store import TranscriptStore
+from isoclr.data.tracks import PAD, codon_starts
+from test_annotation import bed12, coding_positions, gene_table, genepred, gff3, gtf, transcript_lists
+from test_genome import write_fasta
+
+ALL = StoreConfig(coding_only=False, max_length_nt=10**9)
+REAL = {
+    "human": ("hg38.regions.fa.gz", "hg38.regions.refseq.genePred.tsv.gz"),
+    "mouse": ("mm10.regions.fa.gz", "mm10.regions.gencodeVM18.genePred.tsv.gz"),
+    "chr19": ("GRCm39.chr19_1-5999940.fa.gz", "GRCm39.gencode.vM31.chr19.filtered.gtf.gz"),
+    "yeast": ("sacCer3.bgz.fa.gz", "sacCer3.ensGene.gtf.gz"),
+}
+
+
+def test_human_and_mouse_with_homology(shared_data, tmp_path):
+    sources = [
+        SpeciesSource(species, str(shared_data / "genome" / REAL[species][0]), str(shared_data / "annotation" / REAL[species][1]))
+        for species in ("human", "mouse")
+    ]
+    homology = read_homology(shared_data / "homology" / "homologene_build68.tsv.gz", {"human": 9606, "mouse": 10090})
+    store = build_store(tmp_path / "store", sources, homology, progress=False)
+    assert store.report.table.loc[["read", "kept", "non_coding", "too_long"], ["human", "mouse"]].to_numpy().T.tolist() == [[1176, 914, 259, 3], [902, 642, 257, 3]]
+    assert len(store.report.dropped) == 262 + 260 and set(store.report.dropped.species) == {"human", "mouse"}
+    table = store.transcripts
+    assert store.species == ["human", "mouse"] and list(dict.fromkeys(table.species)) == ["human", "mouse"]
+    assert table.length_nt.max() <= 12288 and table.gene_id.str.startswith(tuple(f"{s}:" for s in store.species)).all()
+    assert set(table.group[table.gene_name.isin(["NOC2L", "Noc2l"])]) == {"human:NOC2L"}
+    assert (table.groupby("gene_id").group.nunique() == 1).all()
+    store.validate()
+
+
+# simulated genomes
+
+
+def sequences_for(transcripts, seed: int) -> dict[str, str]:
+    rng = random.Random(seed)
+    ends = {}
+    for t in transcripts:
+        ends[t["chrom"]] = max(ends.get(t["chrom"], 0), t["exons"][-1][1])
+    return {chrom: "".join(rng.choices("ACGTNacgtR", k=end + rng.randrange(20))) for chrom, end in ends.items()}
+
+
+def slow_sequence(chromosomes, t) -> str:
+    letters = {"+": dict(zip("ACGTN", "ACGTN")), "-": dict(zip("ACGTN", "TGCAN"))}[t["strand"]]
+    plus = [position for start, end in t["exons"] for position in range(start, end)]
+    return "".join(
+        letters[chromosomes[t["chrom"]][position].upper().replace("R", "N")] for position in (plus if t["strand"] == "+" else plus[::-1])
+    )
+
+
+def one_species(folder, fasta, annotation: str, name: str = "annotation") -> list[SpeciesSource]:
+    (folder / name).write_text(annotation)
+    return [SpeciesSource("s", str(fasta), str(folder / name))]
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=40)
+@given(transcript_lists(), st.integers(0, 10**6), st.booleans(), st.booleans(), st.sampled_from(["ensembl", "gencode", "ncbi"]))
+def test_four_formats_give_identical_stores(tmp_path_factory, transcripts, seed, coding_only, stop_inside, flavour):
+    transcripts = [t if t["coding"][1] != 3 else {**t, "frame": 0} for t in transcripts]
+    if coding_only and not any(t["coding"][1] for t in transcripts):
+        coding_only = False
+    folder, chromosomes = tmp_path_factory.mktemp("s"), sequences_for(transcripts, seed)
+    plain, packed = write_fasta(folder / "g.fa", chromosomes, 50), write_fasta(folder / "g.fa.gz", chromosomes, 17, packed=True)
+    (folder / "genes").write_text(gene_table(transcripts))
+    formats = {
+        "genePred": (plain, genepred(transcripts, "extended with bin", header=True)), "GTF": (packed, gtf(transcripts, stop_inside, random.Random(seed))),
+        "GFF3": (plain, gff3(transcripts, flavour)),
+    }
+    if all(t["frame"] == 0 for t in transcripts):  # BED12 has no frames
+        formats["BED12"] = (packed, bed12(transcripts))
+    stores = []
+    for name, (fasta, content) in formats.items():
+        (source,) = one_species(folder, fasta, content, name)
+        source = source.replace(genes=str(folder / "genes")) if name in ("BED12", "GFF3") else source
+        stores.append(build_store(folder / f"{name}.store", [source], config=StoreConfig(coding_only=coding_only), progress=False))
+    one, *others = stores
+    for two in others:
+        pd.testing.assert_frame_equal(*(store.transcripts.drop(columns="biotype") for store in (one, two)))  # GFF3 says mRNA, the others nothing
+        assert np.array_equal(one.nucleotides, two.nucleotides) and one.content_hash == two.content_hash
+        assert one.info["build_id"] != two.info["build_id"] and one.info["counts"]["s"] == two.info["counts"]["s"]
+    kept = in_store_order([t for t in transcripts if t["coding"][1] or not coding_only], chromosomes)
+    assert one.transcripts.transcript_id.tolist() == [t["name"] for t in kept]
+    for i, (row, t) in enumerate(zip(one.transcripts.itertuples(), kept)):
+        assert one.sequence(i) == slow_sequence(chromosomes, t) and row.gene_id == f"s:{t['gene']}" == row.group
+        before, length = t["coding"]
+        assert (row.cds_start, row.cds_end) == ((before, before + length) if length else (-1, -1)) and len(coding_positions(t)) == length
+        assert codon_starts(one.tokens(i)).tolist() == [before + k for k in range(length) if (k + t["frame"]) % 3 == 0]
+        assert row.length_nt == len(one.tokens(i)) == sum(end - start for start, end in t["exons"])
+
+
+def in_store_order(transcripts, chromosomes) -> list:
+    "Chromosome by chromosome as in the FASTA, and within one as in the annotation."
+    return sorted(transcripts, key=lambda t: list(chromosomes).index(t["chrom"]))
+
+
+def transcript(name, exons, coding=(0, 0), strand="+", chrom="chr1", gene=None):
+    return {"name": name, "gene": gene or name, "chrom": chrom, "strand": strand, "exons": exons, "coding": coding, "frame": 0}
+
+
+CODING = transcript("T1", [(10, 40), (60, 90)], (5, 30))
+
+
+@pytest.fixture
+def small(tmp_path):
+    "A genome of two chromosomes."
+    rng = random.Random(5)
+    return write_fasta(tmp_path / "g.fa", {"chr1": "".join(rng.choices("ACGT", k=500)), "chr2": "".join(rng.choices("ACGT", k=300))})
+
+
+def test_every_reason_to_drop_is_counted_and_listed(tmp_path, small):
+    def row(name, feature, start, end, strand="+", chrom="chr1"):
+        phase = 0 if feature == "CDS" else "."
+        return f'{chrom}\tx\t{feature}\t{start}\t{end}\t.\t{strand}\t{phase}\tgene_id "{name}"; transcript_id "{name}";\n'
+
+    def coding(name, start, end, chrom="chr1"):
+        return row(name, "exon", start, end, chrom=chrom) + row(name, "CDS", start, end, chrom=chrom)
+
+    def listed(name, start=11, end=88, chrom="chr1", biotype="b"):
+        return coding(name, start, end, chrom).replace(";\n", f'; transcript_biotype "{biotype}"; gene_name "listed";\n')
+
+    content = listed("keep") + listed("duplicate_sequence") + listed("too_long", 1, 400) + listed("too_short", 1, 9)
+    content += row("non_coding", "exon", 1, 90).replace(";\n", '; transcript_biotype "b"; gene_name "listed";\n')
+    content += coding("missing_chromosome", 1, 90, chrom="chr8") + coding("beyond_the_end", 400, 501) + row("no_exons", "transcript", 1, 9)
+    content += coding("alternate_contig", 1, 30, "chr1_x_alt") + coding("chromosome_x", 1, 30, "chrX") + coding("chromosome_y", 1, 30, "chrY") + coding("mitochondrial", 1, 30, "chrM")
+    content += coding("no_strand", 1, 50).replace("+", ".") + coding("not_listed", 1, 60) + listed("other_biotype", biotype="other")
+    content += listed("not_principal", 5, 70) + listed("incomplete_cds", 31, 120)
+    content += coding("overlapping_exons", 1, 30) + row("overlapping_exons", "exon", 20, 60)
+    content += coding("cds_outside_exons", 1, 30) + row("cds_outside_exons", "CDS", 31, 40)
+    content += (row("repeated_id", "transcript", 1, 30) + row("repeated_id", "exon", 1, 30)) * 2
+    sequence = list(Fasta(str(small))["chr1"][:].seq)
+    sequence[10:13], sequence[85:88], sequence[30:33] = "ATG", "TAA", "CCC"
+    fasta = write_fasta(tmp_path / "changed.fa", {"chr1": "".join(sequence), "chr2": "ACGT"})
+    appris = "".join(f"g\tg\t{name}\t-\t{'ALTERNATIVE:1' if name == 'not_principal' else 'PRINCIPAL:1'}\n" for name in [*DROP_REASONS, "keep"])
+    (tmp_path / "appris").write_text(appris)
+    sources = [one_species(tmp_path, fasta, content)[0].replace(appris=str(tmp_path / "appris"))]
+    config = StoreConfig(
+        min_length_nt=20, max_length_nt=300, distinct_sequences=True, partial_genome=True, keep_x=False, keep_y=False, keep_m=False, only=("listed", "nobody"),
+        biotypes=("b",), principal_only=True, complete_cds=True,
+    )
+    store = build_store(tmp_path / "store", sources, config=config, progress=False)
+    assert store.report.not_found == ("nobody",) and store.transcripts.appris.tolist() == ["PRINCIPAL:1"] and store.transcripts.biotype.tolist() == ["b"]
+    expected = {name: 1 for name in DROP_REASONS if name not in ("par_copy", "unclear_case")}  # these two: test_selection.py, test_mature.py
+    assert store.info["counts"]["s"] == {"read": 1 + len(expected), "kept": 1, "dropped": expected, "notes": {"unknown nucleotides": 0, "truncated transcripts": 0}}
+    assert dict(zip(store.report.dropped.transcript_id, store.report.dropped.reason)) == {name: name for name in expected}
+    details = store.report.dropped.set_index("transcript_id").detail
+    assert details["duplicate_sequence"] == "keep" and details["too_long"] == "400 nt" and details["missing_chromosome"] == "chr8"
+    assert store.transcripts.transcript_id.tolist() == ["keep"] and len(store.nucleotides) == 78
+    everything = config.replace(coding_only=False, distinct_sequences=False, complete_cds=False, only=(), biotypes=(), principal_only=False)
+    kept = build_store(tmp_path / "more", sources, config=everything, progress=False).transcripts.transcript_id.tolist()
+    assert kept == ["keep", "duplicate_sequence", "non_coding", "not_listed", "other_biotype", "not_principal", "incomplete_cds"]
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=30)
+@given(transcript_lists(), st.integers(0, 60), st.integers(1, 60), st.booleans(), st.booleans())
+def test_kept_and_dropped_add_up(tmp_path_factory, transcripts, low, more, coding_only, distinct):
+    folder = tmp_path_factory.mktemp("s")
+    config = StoreConfig(coding_only=coding_only, min_length_nt=low, max_length_nt=low + more, distinct_sequences=distinct)
+    lengths = [sum(end - start for start, end in t["exons"]) for t in transcripts]
+    expected = [t for t, length in zip(transcripts, lengths) if low <= length <= low + more and (t["coding"][1] or not coding_only)]
+    expected = [t["name"] for t in in_store_order(expected, sequences_for(transcripts, 1))]
+    sources = one_species(folder, write_fasta(folder / "g.fa", sequences_for(transcripts, 1)), genepred(transcripts, "extended"))
+    if not expected:
+        with pytest.raises(InputError, match="no transcript is left"):
+            build_store(folder / "store", sources, config=config, progress=False)
+        assert not (folder / "store").exists()
+        return
+    store = build_store(folder / "store", sources, config=config, progress=False)
+    counts = store.info["counts"]["s"]
+    assert counts["kept"] + sum(counts["dropped"].values()) == counts["read"] == len(transcripts)
+    assert counts["kept"] == len(store) == len(store.transcripts) and len(store.report.dropped) == sum(counts["dropped"].values())
+    names = store.transcripts.transcript_id.tolist()
+    assert set(names) | set(store.report.dropped.transcript_id) == {t["name"] for t in transcripts}
+    if distinct:
+        sequences = [store.sequence(i) for i in range(len(store))]
+        assert len(set(sequences)) == len(sequences) and set(names) | set(
+            store.report.dropped.transcript_id[store.report.dropped.reason == "duplicate_sequence"]
+        ) == set(expected)
+    else:
+        assert names == expected
+
+
+# wrong input
+
+
+def refused(tmp_path, sources, message, **settings_of):
+    with pytest.raises(InputError, match=message) as error:
+        build_store(tmp_path / "store", sources, progress=False, **settings_of)
+    assert not (tmp_path / "store").exists() and not list(tmp_path.glob(".store*"))
+    return str(error.value)
+
+
+def test_annotation_with_other_chromosome_names(tmp_path, small):
+    rows = [transcript("A", [(10, 40)], (0, 30), chrom="1"), transcript("B", [(10, 40)], (0, 30), chrom="MT")]
+    message = refused(
+        tmp_path, one_species(tmp_path, small, genepred(rows, "extended")), r"annotation:1: transcript A lies on '1', which .*g\.fa lacks"
+    )
+    assert "Names asked for: 1, MT; names in the FASTA: chr1, chr2." in message and "'1' is probably 'chr1'" in message
+    assert "partial_genome" not in message
+    refused(
+        tmp_path,
+        one_species(tmp_path, small, genepred(rows, "extended")),
+        "'1' is probably 'chr1'",
+        config=StoreConfig(partial_genome=True),
+    )
+
+
+def test_one_chromosome_missing(tmp_path, small):
+    rows = [CODING, transcript("B", [(10, 40)], (0, 30), chrom="chr3")]
+    for content, line in ((genepred(rows, "extended", header=True), 3), (gtf(rows), 8)):
+        sources = one_species(tmp_path, small, content)
+        refused(tmp_path, sources, rf"annotation:{line}: transcript B lies on 'chr3'.*partial_genome=True")
+        store = build_store(
+            tmp_path / "skipping", sources, config=StoreConfig(partial_genome=True), overwrite=True, progress=False
+        )
+        assert store.info["counts"]["s"]["dropped"] == {"missing_chromosome": 1}
+
+
+def test_an_exon_beyond_the_end(tmp_path, small):
+    rows = [CODING, transcript("B", [(250, 280), (290, 301)], (0, 30), chrom="chr2")]
+    for content, line in ((genepred(rows, "extended", header=True), 3), (gtf(rows), 8)):
+        refused(
+            tmp_path,
+            one_species(tmp_path, small, content),
+            rf"annotation:{line}: transcript B has an exon that ends at 301, beyond the end of chr2 \(300 nt in .*g\.fa\)",
+        )
+    fits = [CODING, transcript("B", [(250, 280), (290, 300)], (0, 30), chrom="chr2")]
+    assert len(build_store(tmp_path / "store", one_species(tmp_path, small, genepred(fits, "bare")), progress=False)) == 2
+
+
+def test_missing_and_damaged_files(tmp_path, small):
+    annotation = genepred([CODING], "extended")
+    good = one_species(tmp_path, small, annotation)[0]
+    refused(tmp_path, [good.replace(genome=str(tmp_path / "none.fa"))], r"none\.fa does not exist")
+    refused(tmp_path, [good.replace(annotation=str(tmp_path / "none.gtf"))], r"none\.gtf does not exist")
+    with gzip.open(tmp_path / "g.fa.gz", "wb") as out:
+        out.write(small.read_bytes())
+    refused(tmp_path, [good.replace(genome=str(tmp_path / "g.fa.gz"))], "bgzip > g.bgz.fa.gz")
+    refused(tmp_path, one_species(tmp_path, small, annotation + annotation[:30]), "annotation:2: .*cut off")
+    refused(tmp_path, one_species(tmp_path, small, gtf([CODING])[:-5], "cut.gtf"), "cut.gtf:7: ")
+    one_species(tmp_path, small, annotation)
+    (tmp_path / "x.fa").write_text(">chr1\n" + "ACGT!" * 100 + "\n")
+    refused(tmp_path, [good.replace(genome=str(tmp_path / "x.fa"))], r"x\.fa, chr1: '!'")
+
+
+def test_settings_that_do_not_fit(tmp_path, small):
+    source = one_species(tmp_path, small, genepred([CODING], "extended"))[0]
+    for make in (
+        lambda: source.replace(species="a:b"),
+        lambda: source.replace(species=""),
+        lambda: StoreConfig(min_length_nt=10, max_length_nt=9),
+        lambda: build_store(tmp_path / "s", [source, source]),
+        lambda: build_store(tmp_path / "s", []),
+    ):
+        with pytest.raises(ConfigError):
+            make()
+
+
+# the folder
+
+
+@pytest.fixture
+def built(tmp_path, small):
+    rows = [CODING, transcript("T2", [(100, 130)], (0, 30), "-", "chr2"), transcript("T3", [(5, 8), (20, 200)], (3, 99), "-")]
+    sources = one_species(tmp_path, small, genepred(rows, "extended"))
+    return build_store(tmp_path / "store", sources, progress=False), sources
+
+
+def test_gather_pads_behind_the_end(built):
+    store, _ = built
+    tokens, lengths = store.gather([1, 0, 2, 0])
+    assert tokens.dtype == np.uint8 and lengths.dtype == np.int32 and tokens.shape == (4, 183) and lengths.tolist() == [183, 60, 30, 60]
+    for line, length, row in zip(tokens, lengths, [1, 0, 2, 0]):
+        assert np.array_equal(line[:length], store.tokens(row)) and (line[length:] == PAD).all()
+    assert store.gather([])[0].shape == (0, 0)
+    with pytest.raises(IndexError):
+        store.gather([3])
+
+
+def test_tokens_are_read_only_and_workers_open_their_own(built):
+    store, _ = built
+    with pytest.raises(ValueError):
+        store.tokens(0)[0] = 1
+    assert len(pickle.dumps(store)) < 500
+    again = pickle.loads(pickle.dumps(store))
+    assert np.array_equal(again.nucleotides, store.nucleotides) and again.content_hash == store.content_hash
+
+
+def test_building_again_returns_what_is_there(built, tmp_path):
+    store, sources = built
+    before = (tmp_path / "store" / "store.json").stat().st_mtime_ns
+    assert build_store(tmp_path / "store", sources, progress=False).content_hash == store.content_hash
+    assert (tmp_path / "store" / "store.json").stat().st_mtime_ns == before
+    with pytest.raises(InputError, match="built from other files or settings.*overwrite=True"):
+        build_store(tmp_path / "store", sources, config=ALL, progress=False)
+    assert TranscriptStore.open(tmp_path / "store").content_hash == store.content_hash
+    other = build_store(tmp_path / "store", sources, config=StoreConfig(max_length_nt=70), overwrite=True, progress=False)
+    assert len(other) == 2 and TranscriptStore.open(tmp_path / "store").content_hash == other.content_hash != store.content_hash
+
+
+def test_a_folder_with_other_things_is_never_replaced(built, tmp_path):
+    _, sources = built
+    (tmp_path / "mine").mkdir()
+    assert len(build_store(tmp_path / "mine", sources, progress=False)) == 3  # an empty folder is no loss
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "chapter1").write_text("years of work")
+    for overwrite in (False, True):
+        with pytest.raises(InputError, match="exists and is no store"):
+            build_store(tmp_path / "thesis", sources, overwrite=overwrite, progress=False)
+    assert (tmp_path / "thesis" / "chapter1").read_text() == "years of work"
+
+
+def test_the_same_input_gives_the_same_bytes(built, tmp_path):
+    _, sources = built
+    build_store(tmp_path / "again", sources, progress=False)
+    for name in ("store.json", "nucleotides.npy", "transcripts.parquet", "dropped.parquet"):
+        assert (tmp_path / "store" / name).read_bytes() == (tmp_path / "again" / name).read_bytes()
+
+
+def test_damage_is_found(built, tmp_path):
+    def spoil(name, change):
+        shutil.rmtree(tmp_path / "bad", ignore_errors=True)
+        shutil.copytree(tmp_path / "store", tmp_path / "bad")
+        path = tmp_path / "bad" / name
+        path.unlink() if change is None else path.write_bytes(change(path.read_bytes()))
+
+    for name, change, message in [
+        ("store.json", None, "holds no store"),
+        ("store.json", lambda data: data[:-50], "is damaged"),
+        ("store.json", lambda data: data.replace(b'"format_version": 2', b'"format_version": 1'), "is of format 1"),
+        ("nucleotides.npy", None, "is damaged"),
+        ("nucleotides.npy", lambda data: data[:-1], "is damaged"),
+        ("nucleotides.npy", lambda data: b"", "is damaged"),
+        ("transcripts.parquet", lambda data: data[:-9], "is damaged"),
+        ("transcripts.parquet", None, "is damaged"),
+        ("store.json", lambda data: data.replace(b'"n_transcripts": 3', b'"n_transcripts": 4'), "3 transcripts, where store.json says 4"),
+    ]:
+        spoil(name, change)
+        with pytest.raises(InputError, match=message):
+            TranscriptStore.open(tmp_path / "bad")
+    spoil("nucleotides.npy", lambda data: data[:-5] + bytes([data[-5] ^ 1]) + data[-4:])
+    with pytest.raises(InputError, match="does not have the hash"):
+        TranscriptStore.open(tmp_path / "bad").validate()
+    table = TranscriptStore.open(tmp_path / "store").transcripts
+    for column, value in (("gene_name", "x"), ("cds_start", 1), ("length_nt", 59)):
+        spoil("transcripts.parquet", lambda data: data)
+        table.assign(**{column: [value, *table[column][1:]]}).to_parquet(tmp_path / "bad" / "transcripts.parquet")
+        with pytest.raises(InputError, match="is damaged"):
+            TranscriptStore.open(tmp_path / "bad").validate()
+    TranscriptStore.open(tmp_path / "store").validate()
+    with pytest.raises(InputError, match="none does not exist"):
+        TranscriptStore.open(tmp_path / "none")
