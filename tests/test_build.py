@@ -1,10 +1,15 @@
 """Building: all formats alike, accounting, wrong input, executors."""
 
 import gzip
+import logging
+import multiprocessing
 import os
 import pickle
 import random
 import shutil
+import signal
+import time
+from concurrent.futures import BrokenExecutor, ProcessPoolExecutor, ThreadPoolExecutor
 
 import numpy as np
 import pandas as pd
@@ -14,8 +19,10 @@ from hypothesis import strategies as st
 from pyfaidx import Fasta
 
 from isoclr.config import ConfigError, InputError
-from isoclr.data.homology import read_homology
+from isoclr.data import build as build_module
 from isoclr.data.build import SpeciesSource, StoreConfig, build_store
+from isoclr.data.genome import Genome, Interval
+from isoclr.data.homology import read_homology
 from isoclr.data.selection import DROP_REASONS
 from isoclr.data.store import TranscriptStore
 from isoclr.data.tracks import PAD, codon_starts
@@ -368,3 +375,122 @@ def test_damage_is_found(built, tmp_path):
     TranscriptStore.open(tmp_path / "store").validate()
     with pytest.raises(InputError, match="none does not exist"):
         TranscriptStore.open(tmp_path / "none")
+
+
+# executors
+
+
+@pytest.fixture(scope="module", params=["threads", "spawn", "fork", "dask"])
+def executor(request, tmp_path_factory):
+    "Each kind of executor that builds are run by."
+    if request.param == "threads":
+        with ThreadPoolExecutor(2) as pool:
+            yield pool
+    elif request.param == "dask":
+        from dask.distributed import Client, LocalCluster
+
+        folder = tmp_path_factory.mktemp("dask")
+        with LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None, silence_logs=logging.CRITICAL, local_directory=str(folder)) as cluster:
+            with Client(cluster) as client:
+                yield client.get_executor()
+    else:
+        with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context(request.param)) as pool:
+            yield pool
+
+
+@pytest.fixture(scope="module")
+def three_species(tmp_path_factory):
+    "Species as plain FASTA and genePred, bgzip and GTF, and as mature transcripts; and a table of homologs."
+    folder, rng, made = tmp_path_factory.mktemp("three"), random.Random(11), []
+    rows = [transcript(f"T{i}", [(20 * i, 20 * i + 90), (20 * i + 120, 20 * i + 150)], (6, 60) if i % 4 else (0, 0), "+-"[i % 2], f"chr{i % 3}", f"G{i // 2}") for i in range(12)]
+    for species, write, packed in (("a", lambda rows: genepred(rows, "extended"), False), ("b", gtf, True)):
+        chromosomes = {f"chr{i}": "".join(rng.choices("ACGTN", k=500)) for i in range(3)}
+        (source,) = one_species(folder, write_fasta(folder / f"{species}.fa", chromosomes, packed=packed), write(rows), species)
+        made.append(source.replace(species=species))
+    (folder / "c").write_text("".join(f">m{i} gene_id=G{i // 2} cds_start=3 cds_end=30\n{''.join(rng.choices('ACGT', k=60))}\n" for i in range(6)))
+    made.append(SpeciesSource("c", "", str(folder / "c")))
+    homology = pd.DataFrame([(species, f"G{i}", str(i)) for i in (0, 2) for species in "abc"], columns=["species", "gene_name", "homology_group"])
+    return made, homology
+
+
+def test_any_executor_gives_the_same_bytes(executor, three_species, tmp_path):
+    sources, homology = three_species
+    for number, config in enumerate((StoreConfig(), ALL.replace(distinct_sequences=True, frame="published"), ALL.replace(max_length_nt=100, too_long="truncate"))):
+        serial = build_store(tmp_path / f"serial{number}", sources, homology, config=config, progress=False)
+        parallel = build_store(tmp_path / f"parallel{number}", sources, homology, config=config, progress=False, executor=executor)
+        names = sorted(path.name for path in serial.path.iterdir())
+        assert names == sorted(path.name for path in parallel.path.iterdir()) == ["dropped.parquet", "nucleotides.npy", "store.json", "transcripts.parquet"]
+        for name in names:
+            assert (serial.path / name).read_bytes() == (parallel.path / name).read_bytes(), name
+        assert parallel.species == ["a", "b", "c"]
+        parallel.validate()
+        assert build_store(tmp_path / f"serial{number}", sources, homology, config=config, progress=False, executor=executor).path == serial.path
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_real_species_side_by_side(executor, shared_data, tmp_path):
+    sources = [SpeciesSource(name, str(shared_data / "genome" / REAL[name][0]), str(shared_data / "annotation" / REAL[name][1])) for name in ("mouse", "yeast")]
+    serial = build_store(tmp_path / "serial", sources, progress=False)
+    assert build_store(tmp_path / "parallel", sources, progress=False, executor=executor).content_hash == serial.content_hash
+
+
+def test_an_error_in_a_worker_is_that_of_the_package(executor, three_species, tmp_path):
+    (good, other, mature), _ = three_species
+    (tmp_path / "bad.gtf").write_text(gtf([CODING])[:-5])
+    (tmp_path / "beyond").write_text(genepred([transcript("far", [(10, 600)], (0, 30), chrom="chr0")], "extended"))
+    (tmp_path / "mature").write_text(">m1\nACGT\n>m1\nACGT\n")
+    for wrong, message in (
+        (good.replace(annotation=str(tmp_path / "bad.gtf")), r"bad\.gtf:7: "),
+        (good.replace(annotation=str(tmp_path / "beyond")), r"beyond:1: transcript far has an exon that ends at 600, beyond the end of chr0 \(500 nt in .*partial_genome=True"),
+        (mature.replace(annotation=str(tmp_path / "mature"), species="d"), r"mature:3: transcript 'm1' stands in line 1 already"),
+    ):
+        wrong = wrong.replace(species="d")
+        for sources in ([wrong, other, mature], [other, mature, wrong]):
+            with pytest.raises(InputError, match=message) as error:
+                build_store(tmp_path / "store", sources, progress=False, executor=executor)
+            assert type(error.value) is InputError
+            assert not (tmp_path / "store").exists() and not list(tmp_path.glob(".store*"))
+    with pytest.raises(InputError, match="no transcript is left"):
+        build_store(tmp_path / "store", [good, other], config=StoreConfig(min_length_nt=1000), progress=False, executor=executor)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bad.gtf", "beyond", "mature"]
+
+
+def test_genomes_travel_to_workers(executor, three_species):
+    for source in three_species[0][:2]:
+        genome = Genome(source.genome)
+        intervals = [Interval(f"chr{i}", start, start + 70, strand) for i in range(3) for start in (0, 200, 430) for strand in "+-"]
+        expected = [genome.fetch(interval) for interval in intervals]  # used here before it travels
+        assert [future.result() for future in [executor.submit(genome.fetch, interval) for interval in intervals]] == expected
+        assert [executor.submit(Genome(source.genome).fetch, interval).result() for interval in intervals] == expected
+        assert [genome.fetch(interval) for interval in intervals] == expected
+
+
+def test_a_worker_that_is_killed_leaves_nothing(three_species, tmp_path, monkeypatch):
+    "As where the system is out of memory."
+    sources, _ = three_species
+    monkeypatch.setattr(build_module, "choose", lambda *args: os.kill(os.getpid(), signal.SIGKILL))
+    with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("fork")) as pool, pytest.raises(BrokenExecutor):
+        build_store(tmp_path / "store", sources, progress=False, executor=pool)
+    monkeypatch.undo()
+    assert list(tmp_path.iterdir()) == []
+    assert len(build_store(tmp_path / "store", sources, progress=False)) > 0
+
+
+def test_an_error_in_one_species_leaves_no_other_at_work(three_species, tmp_path, monkeypatch):
+    "Otherwise they would write into a folder that is being removed."
+    (good, other, mature), _ = three_species
+    (tmp_path / "bad.gtf").write_text(gtf([CODING])[:-5])
+    read = build_module.read_annotation
+
+    def slowly(path, genes=None):
+        time.sleep(0.0 if "bad" in str(path) else 1.0)
+        return read(path, genes)
+
+    monkeypatch.setattr(build_module, "read_annotation", slowly)
+    with ThreadPoolExecutor(2) as pool:
+        futures, submit = [], pool.submit
+        monkeypatch.setattr(pool, "submit", lambda *args, **kwargs: futures.append(submit(*args, **kwargs)) or futures[-1])
+        with pytest.raises(InputError, match="bad"):
+            build_store(tmp_path / "store", [good.replace(annotation=str(tmp_path / "bad.gtf")), other, mature], progress=False, executor=pool)
+        assert len(futures) == 3 and all(future.done() for future in futures)
+    assert [path.name for path in tmp_path.iterdir()] == ["bad.gtf"]

@@ -121,15 +121,20 @@ def test_real_bgzip_equals_the_plain_text(shared_data):
 def test_splicing_equals_fetching_exon_by_exon(tmp_path_factory, data, packed, width, end):
     sequence = data.draw(st.text("ACGTNacgtR", min_size=30, max_size=400))
     genome = Genome(write_fasta(tmp_path_factory.mktemp("genome") / "g.fa", {"a": "ACGT", "c": sequence}, width, end, packed))
+    at_once, module._SPLICED_AT_ONCE = module._SPLICED_AT_ONCE, data.draw(st.sampled_from([1, 50, module._SPLICED_AT_ONCE]))
     transcripts = []
     for _ in range(data.draw(st.integers(0, 5))):
         cuts = sorted(data.draw(st.sets(st.integers(0, len(sequence)), min_size=2, max_size=8)))
         transcripts.append((list(zip(cuts[::2], cuts[1::2])), data.draw(st.sampled_from("+-"))))
     exons = np.array([exon for exons, _ in transcripts for exon in exons], int).reshape(-1, 2)
     offsets = np.cumsum([0, *(len(exons) for exons, _ in transcripts)])
-    codes = genome.splice("c", *exons.T, offsets, np.array([strand == "+" for _, strand in transcripts], bool))
+    try:
+        some = list(genome.splice("c", *exons.T, offsets, np.array([strand == "+" for _, strand in transcripts], bool)))
+    finally:
+        module._SPLICED_AT_ONCE = at_once
+    assert [i for which, _ in some for i in range(which.start, which.stop)] == list(range(len(transcripts)))
     expected = [[genome.fetch(Interval("c", a, b, strand)) for a, b in (exons if strand == "+" else exons[::-1])] for exons, strand in transcripts]
-    assert decode_bases(codes) == "".join("".join(parts) for parts in expected)
+    assert "".join(decode_bases(codes) for _, codes in some) == "".join("".join(parts) for parts in expected)
 
 
 @pytest.mark.parametrize("packed", [False, True])

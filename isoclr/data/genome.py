@@ -11,6 +11,7 @@ import tempfile
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Iterator
 
 import numpy as np
 
@@ -148,6 +149,9 @@ def _build_index(path: Path, packed: bool) -> dict[str, _Record]:
     return records
 
 # %% ../../nbs/data/11_genome.ipynb #5e8afc9d
+_SPLICED_AT_ONCE = 2**22  # nt: arrays of this size are used again and again by the memory allocator
+
+
 class Genome:
     "The sequences of a FASTA file, plain or bgzip."
 
@@ -173,7 +177,8 @@ class Genome:
     ) -> str:  # letters of `BASES`, 5'→3' on the interval's strand
         "The sequence of an interval."
         start, end, forward = np.array([interval.start]), np.array([interval.end]), np.array([interval.strand == "+"])
-        return decode_bases(self.splice(interval.chrom, start, end, np.array([0, 1]), forward))
+        ((_, codes),) = self.splice(interval.chrom, start, end, np.array([0, 1]), forward)
+        return decode_bases(codes)
 
     def splice(
         self,
@@ -182,18 +187,21 @@ class Genome:
         ends: np.ndarray,  # (exons,) one past the last base
         offsets: np.ndarray,  # (n + 1,) where the exons of each transcript begin
         forward: np.ndarray,  # (n,) bool: whether it lies on the + strand
-    ) -> np.ndarray:  # (total nt,) uint8 codes 0..4 of the n transcripts, each 5'→3', end to end
-        "Spliced sequences of transcripts of one chromosome."
+    ) -> Iterator[tuple[slice, np.ndarray]]:  # which of the transcripts; (nt,) uint8 codes 0..4 of these, each 5'→3', end to end
+        "Spliced sequences of transcripts of one chromosome, a few million nucleotides at a time."
         record = self._record(chrom)
         if len(starts) and ends.max() > record.length:
             at = int(ends.argmax())
             raise InputError(f"{chrom}:{starts[at]}-{ends[at]} ends beyond {chrom}, which has {record.length:,} nt in {self.path}.")
         exons = self._text.stretches(record.byte(starts), record.byte(ends - 1) + 1)
-        bounds = zip(offsets[:-1].tolist(), offsets[1:].tolist(), forward.tolist())
-        codes = np.frombuffer(b"".join([_letters_to_codes(b"".join(exons[a:b]), plus) for a, b, plus in bounds]), np.uint8)
-        if len(codes) != (ends - starts).sum() or codes.max(initial=0) == _NOT_A_BASE:
-            raise self._unreadable(chrom, starts, exons)
-        return codes
+        total = np.concatenate([[0], np.cumsum(ends - starts)])[offsets]  # nt before each transcript
+        cuts = np.unique(np.searchsorted(total[:-1], np.arange(0, total[-2] + 1, _SPLICED_AT_ONCE))).tolist() if len(forward) else []
+        for low, high in zip(cuts, [*cuts[1:], len(forward)]):
+            bounds = zip(offsets[low:high].tolist(), offsets[low + 1 : high + 1].tolist(), forward[low:high].tolist())
+            codes = np.frombuffer(b"".join([_letters_to_codes(b"".join(exons[a:b]), plus) for a, b, plus in bounds]), np.uint8)
+            if len(codes) != total[high] - total[low] or codes.max(initial=0) == _NOT_A_BASE:
+                raise self._unreadable(chrom, starts, exons)
+            yield slice(low, high), codes
 
     def _unreadable(self, chrom: str, starts: np.ndarray, exons: list[bytes]) -> InputError:
         "The error, to be raised, about letters that are no nucleotides, or lines that differ in length."

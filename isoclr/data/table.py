@@ -40,7 +40,7 @@ def numbered_lines(
     with open_text(path) as text:
         try:
             for number, line in enumerate(text, start=1):
-                if line.strip():
+                if not line.isspace():
                     yield number, line.rstrip("\r\n")
         except (EOFError, zlib.error, OSError) as error:
             raise refusal(path, number + 1, f"the compressed file ends or breaks off after line {number} ({error})", "Get it again.")
@@ -62,7 +62,7 @@ def whole_number(
 
 # %% ../../nbs/data/11a_table.ipynb #ae0892de
 PROBLEMS = {
-    "no_exons": "the file gives a transcript or a CDS, but no exon",
+    "no_exons": "the file gives a transcript, but neither exons nor a CDS",
     "no_strand": "the strand is neither + nor -, or the exons lie on both (trans-splicing)",
     "overlapping_exons": "exons overlap",
     "cds_outside_exons": "the CDS begins or ends outside the exons",

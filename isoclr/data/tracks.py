@@ -121,7 +121,7 @@ def splice(
     frame: str = "annotated",  # or "published": see `mark_transcripts`
     progress: bool = True,  # show a progress bar
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:  # rows of the annotation (m,), and their tokens end to end (nt,) uint8
-    "Splice and mark the transcripts of an annotation, a chromosome at a time in the order of the FASTA."
+    "Splice and mark the transcripts of an annotation, chromosome by chromosome in the order of the FASTA."
     from tqdm.auto import tqdm
 
     on = annotation.rows.groupby("chrom").indices
@@ -129,8 +129,8 @@ def splice(
     for chrom in tqdm(chromosomes, desc=f"splicing {genome.path.name}", unit="chromosome", disable=not progress):
         here = annotation.take(on[chrom])
         forward = (here.rows.strand == "+").to_numpy()
-        bases = genome.splice(chrom, here.exon_starts, here.exon_ends, here.exon_offsets, forward)
-        yield on[chrom], mark_transcripts(bases, here, frame)
+        for some, bases in genome.splice(chrom, here.exon_starts, here.exon_ends, here.exon_offsets, forward):
+            yield on[chrom][some], mark_transcripts(bases, here.take(np.arange(some.start, some.stop)), frame)
 
 # %% ../../nbs/data/13_tracks.ipynb #7e47f56e
 def track_table(
