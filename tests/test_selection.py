@@ -142,7 +142,8 @@ configs = st.builds(
 
 
 def bare(name: str) -> str:
-    head, dot, version = name.removesuffix("_PAR_Y").rpartition(".")
+    name = name.removesuffix("_PAR_Y")
+    head, dot, version = name.rpartition(".")
     return head if dot and version.isdigit() else name
 
 
@@ -152,7 +153,8 @@ def fate_of(row, rows, exons, config, lengths, appris) -> str:
     names = [row.transcript_id, row.gene_id, row.gene_name]
     if row.problem:
         return row.problem
-    if kind == "alternate" and config.primary_chromosomes:
+    in_scaffolds = all(CHROMS[other.chrom] == "alternate" for other in rows)
+    if kind == "alternate" and config.primary_chromosomes and not in_scaffolds:
         return "alternate_contig"
     for special, keep, reason in (("x", config.keep_x, "chromosome_x"), ("y", config.keep_y, "chromosome_y"), ("m", config.keep_m, "mitochondrial")):
         if kind == special and not keep:
@@ -167,6 +169,10 @@ def fate_of(row, rows, exons, config, lengths, appris) -> str:
         return "other_biotype"
     if config.coding_only and row.cds_start < 0:
         return "non_coding"
+    if config.coding_only and config.too_long == "truncate":
+        reading = [position for start, end in exons for position in range(start, end)][:: 1 if row.strand == "+" else -1]
+        if reading.index(row.cds_start if row.strand == "+" else row.cds_end - 1) >= config.max_length_nt:
+            return "non_coding"
     on_x = {bare(other.transcript_id) for other in rows if CHROMS[other.chrom] == "x"}
     if not config.par_copies and kind == "y" and (row.transcript_id.endswith("_PAR_Y") or bare(row.transcript_id) in on_x):
         return "par_copy"
@@ -194,10 +200,10 @@ def test_choice_equals_the_choice_row_by_row(annotation, config, with_genome, ap
             par_copies=True, max_length_nt=10**9, partial_genome=True), None, {}) == ""]
         if left and not any(row.chrom in LENGTHS for row in left):
             with pytest.raises(InputError, match="annotation:.*lies on .*, which genome lacks"):
-                choose(annotation, config, sizes, lengths, appris)
+                choose(annotation, config, lengths, appris)
             return
     before = annotation.rows.copy()
-    fate, met = choose(annotation, config, sizes, lengths, appris)
+    fate, met = choose(annotation, config, lengths, appris)
     assert fate.reason.tolist() == expected and list(fate.columns) == ["reason", "detail"] and set(expected) <= {"", *DROP_REASONS}
     names = [name for row in rows for name in (row.transcript_id, row.gene_id, row.gene_name)]
     assert met == set(config.only) & ({*names, *map(bare, names)})
@@ -207,7 +213,7 @@ def test_choice_equals_the_choice_row_by_row(annotation, config, with_genome, ap
             assert detail == f"{of_row} nt"
         if reason in ("alternate_contig", "chromosome_x", "chromosome_y", "mitochondrial", "missing_chromosome", "beyond_the_end"):
             assert detail == row.chrom
-        if reason in ("other_biotype", "non_coding"):
+        if reason == "other_biotype" or (reason == "non_coding" and row.cds_start < 0):
             assert detail == row.biotype
         if reason == "not_principal":
             assert detail == appris.get(bare(row.transcript_id), "not in the list")
@@ -223,13 +229,13 @@ def test_options_that_cannot_be_followed():
                           np.array([0]), np.array([10]), np.array([70]), np.array([-1]))
     size = np.array([60])
     with pytest.raises(InputError, match="a.gtf names no biotypes.*GTF or GFF3"):
-        choose(annotation, StoreConfig(biotypes=("b",)), size, files=("a.gtf", ""))
+        choose(annotation, StoreConfig(biotypes=("b",)), files=("a.gtf", ""))
     with pytest.raises(ConfigError, match="principal_only = True needs an APPRIS list"):
-        choose(annotation, StoreConfig(principal_only=True), size)
+        choose(annotation, StoreConfig(principal_only=True))
     with pytest.raises(InputError, match=r"a.gtf:3: transcript T has an exon that ends at 70, beyond the end of chr1 \(60 nt in g.fa\).*partial_genome=True"):
-        choose(annotation, StoreConfig(), size, LENGTHS, files=("a.gtf", "g.fa"))
+        choose(annotation, StoreConfig(), LENGTHS, files=("a.gtf", "g.fa"))
     with pytest.raises(InputError, match="a.gtf:3: transcript T lies on 'chr1', which g.fa lacks"):
-        choose(annotation, StoreConfig(), size, {"chr2": 9}, files=("a.gtf", "g.fa"))
+        choose(annotation, StoreConfig(), {"chr2": 9}, files=("a.gtf", "g.fa"))
     for wrong in ({"too_long": "cut"}, {"frame": "none"}, {"max_length_nt": 0}, {"min_length_nt": -1}, {"min_length_nt": 9, "max_length_nt": 8}):
         with pytest.raises(ConfigError):
             StoreConfig(**wrong)

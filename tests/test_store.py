@@ -8,6 +8,7 @@ from dataclasses import fields
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -32,7 +33,7 @@ CONFIG = StoreConfig(coding_only=False)
 def sources(tmp_path_factory):
     "Two species, three chromosomes, both strands; genes of one, two and three transcripts; non-coding ones."
     folder, rng, made = tmp_path_factory.mktemp("sources"), random.Random(7), []
-    for species, write in (("ant", lambda rows: genepred(rows, "extended")), ("bee", gtf)):
+    for species, write in (("ant", lambda rows: genepred(rows, "extended")), ("bee", lambda rows: gtf(rows).replace(";\n", '; transcript_biotype "protein_coding";\n'))):
         chromosomes = {name: "".join(rng.choices("ACGTN", [30, 30, 30, 30, 1], k=900)) for name in ("2", "1", "X")}
         rows = []
         for gene, n in (("A", 3), ("B", 1), ("C", 2), ("D", 1), ("E", 1)):
@@ -40,9 +41,10 @@ def sources(tmp_path_factory):
             for i in range(n):
                 exons = [(start, start + 40 + i), (start + 60, start + 100), (start + 120, start + 150 + 3 * i)][: 3 - (gene == "B")]
                 coding = (0, 0) if (gene, i) in (("C", 1), ("E", 0)) else (7 + i, 60)
-                rows.append(transcript(f"{gene}{i}.{species[0]}", exons, coding, strand, chrom, gene))
+                rows.append(transcript(f"{gene}{i}.{len(made)}", exons, coding, strand, chrom, gene))
         (folder / species).write_text(write(rows))
-        made.append(SpeciesSource(species, str(write_fasta(folder / f"{species}.fa", chromosomes)), str(folder / species)))
+        (folder / "appris").write_text("".join(f"g\tG\t{gene}{i}\t-\tPRINCIPAL:{i + 1}\n" for gene in "AB" for i in range(2)))
+        made.append(SpeciesSource(species, str(write_fasta(folder / f"{species}.fa", chromosomes)), str(folder / species), appris=str(folder / "appris")))
     return made
 
 
@@ -161,7 +163,7 @@ def test_transcripts_of_one_species_from_two_stores(both, tmp_path):
 
 def test_a_transcript_in_two_stores_is_refused(both, apart, tmp_path):
     for stores in ([both, apart[0]], [apart[0], apart[1], both.subset(tmp_path / "part", [3])]):
-        with pytest.raises(InputError, match=rf"transcript .*\.[ab] of (ant|bee) is in both .* and .*`subset`"):
+        with pytest.raises(InputError, match=rf"transcript .*\.[01] of (ant|bee) is in both .* and .*`subset`"):
             concat_stores(tmp_path / "joined", stores)
         assert not (tmp_path / "joined").exists() and not list(tmp_path.glob(".joined*"))
     with pytest.raises(InputError):
@@ -206,7 +208,7 @@ def test_writing_a_store_of_a_table(tmp_path):
     (lambda t: t.iloc[:0], [], "at least one transcript"),
     (lambda t: t.assign(gene_id=["x:G", "G"]), None, "gene_id 'G' is no key of the form species:gene_id"),
     (lambda t: t.assign(gene_id=["y:G", "x:H"]), None, "gene_id 'y:G' is no key"),
-    (lambda t: t.assign(length_nt=[9, 6]), None, "14 nucleotides were given for transcripts of 15 nt"),
+    (lambda t: t.assign(length_nt=[9, 6]), None, "transcript T2: length_nt is not the length of its exons"),
     (lambda t: t, [np.zeros(3, np.uint8)], "3 nucleotides were given for transcripts of 14 nt"),
     (lambda t: t, [], "0 nucleotides were given"),
     (lambda t: t.assign(length_nt=[-1, 15]), None, "length"),
@@ -480,3 +482,30 @@ def test_a_store_of_other_tables_does_not_validate(both, apart, spare):
     with pytest.raises(InputError, match="does not have the hash"):
         TranscriptStore.open(spare).validate()
     shutil.copyfile(both.path / "nucleotides.npy", spare / "nucleotides.npy")
+
+
+@pytest.mark.parametrize("column", SCHEMA.names)
+def test_a_change_in_any_column_does_not_validate(both, spare, column):
+    table = both.transcripts
+    last = table[column].iloc[-1]
+    changed = [*table[column].iloc[:-1], last + "x" if isinstance(last, str) else last + 1]
+    try:
+        pq.write_table(pa.Table.from_pandas(table.assign(**{column: changed}), SCHEMA, preserve_index=False), spare / "transcripts.parquet")
+        with pytest.raises(InputError, match="is damaged"):
+            TranscriptStore.open(spare).validate()
+    finally:
+        shutil.copyfile(both.path / "transcripts.parquet", spare / "transcripts.parquet")
+
+
+def test_a_table_of_other_types_does_not_validate(both, spare):
+    "As one flipped byte in the footer makes of text: bytes, which no name is equal to."
+    table = pq.read_table(both.path / "transcripts.parquet")
+    try:
+        for name in SCHEMA.names:
+            if table.schema.field(name).type == pa.string():
+                at = table.schema.get_field_index(name)
+                pq.write_table(table.set_column(at, name, table[name].cast(pa.binary())), spare / "transcripts.parquet")
+                with pytest.raises(InputError, match="is damaged"):
+                    TranscriptStore.open(spare).validate()
+    finally:
+        shutil.copyfile(both.path / "transcripts.parquet", spare / "transcripts.parquet")

@@ -16,7 +16,8 @@ import pandas as pd
 
 from ..config import InputError
 from .genepred import BED12, GENEPRED_LAYOUTS, genepred_header, read_genepred, row_layout
-from .gtf import read_gff3, read_gtf
+from .gff3 import read_gff3
+from .gtf import read_gtf
 from .table import Annotation, numbered_lines, refusal
 
 # %% ../../nbs/data/12_annotation.ipynb #1f6950d8

@@ -9,7 +9,7 @@ __all__ = ['SpeciesSource', 'build_store']
 import hashlib
 import json
 import shutil
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Callable, Iterator, NamedTuple
@@ -23,10 +23,10 @@ from .annotation import read_annotation
 from .format import FORMAT_VERSION, refuse_occupied, write_description, write_nucleotides
 from .genome import Genome
 from .mature import read_mature
-from .selection import StoreConfig, choose, incomplete_cds, read_appris, truncate, unversioned
+from .selection import StoreConfig, appris_labels, choose, incomplete_cds, read_appris, truncate
 from .store import TranscriptStore, homology_groups
 from .tracks import BASE_BITS, mark_transcripts, splice, transcript_coordinates
-from ..files import atomic_folder, sha256
+from ..files import atomic_folder, clear_leftovers, sha256
 
 # %% ../../nbs/data/15b_build.ipynb #8d1aefe7
 @dataclass(frozen=True)
@@ -88,16 +88,15 @@ class _SpeciesBuild:
         self.labels = read_appris(source.appris) if source.appris else None
         self.notes = {"unknown nucleotides": 0, "truncated transcripts": 0}
         self._read()
-        length_nt = transcript_coordinates(self.annotation).length_nt.to_numpy()
         lengths, files = self.genome and self.genome.lengths, (source.annotation, source.genome)
-        self.fate, self.met = choose(self.annotation, config, length_nt, lengths, self.labels, files)
-        self.positions = np.flatnonzero(self.fate.reason == "")
-        self.chosen = self.annotation.take(self.positions)
-        self.begins = (np.cumsum(length_nt) - length_nt)[self.positions]
-        self.notes["truncated transcripts"] = int((length_nt[self.positions] > config.max_length_nt).sum())
+        self.fate, self.met = choose(self.annotation, config, lengths, self.labels, files)
+        self.positions, length_nt = np.flatnonzero(self.fate.reason == ""), transcript_coordinates(self.annotation).length_nt.to_numpy()
+        self.begins, self.whole_nt = (np.cumsum(length_nt) - length_nt)[self.positions], length_nt[self.positions]
+        self.spliced = self.kept = self.annotation.take(self.positions)
+        self.notes["truncated transcripts"] = int((self.whole_nt > config.max_length_nt).sum())
         if self.notes["truncated transcripts"]:
-            self.chosen = truncate(self.chosen, config.max_length_nt)
-        self.place, self.order = transcript_coordinates(self.chosen), np.empty(0, np.int64)
+            self.kept = truncate(self.spliced, config.max_length_nt)
+        self.place, self.order = transcript_coordinates(self.kept), np.empty(0, np.int64)
 
     def _read(self) -> None:
         "Annotation; bases of mature transcripts end to end, and the groups that their file gives them."
@@ -111,21 +110,22 @@ class _SpeciesBuild:
             if unused := relations.attrs["unused"]:
                 self.notes[f"columns not used: {', '.join(unused)}"] = len(unused)
 
-    def _spliced(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        "Rows of the chosen transcripts and their tokens."
+    def _whole(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        "Rows of the chosen transcripts, and their tokens before truncation."
         if self.genome:
-            yield from splice(self.genome, self.chosen, self.config.frame, self.progress)
-        elif len(self.chosen):
-            lengths = self.place.length_nt.tolist()
-            bases = np.concatenate([self.bases[begin : begin + length] for begin, length in zip(self.begins.tolist(), lengths)])
-            yield np.arange(len(self.chosen)), mark_transcripts(bases, self.chosen, self.config.frame)
+            yield from splice(self.genome, self.spliced, self.config.frame, self.progress)
+        elif len(self.spliced):
+            bases = np.concatenate([self.bases[begin : begin + length] for begin, length in zip(self.begins.tolist(), self.whole_nt.tolist())])
+            yield np.arange(len(self.spliced)), mark_transcripts(bases, self.spliced, self.config.frame)
 
     def tokens(self) -> Iterator[np.ndarray]:
         "Tokens of the transcripts that are kept, in the order of the store."
         check, order, length_nt = _SequenceChecks(self.config), [self.order], self.place.length_nt.to_numpy()
-        for rows, tokens in self._spliced():
+        for rows, tokens in self._whole():
+            if (sizes := self.whole_nt[rows]).max(initial=0) > self.config.max_length_nt:
+                tokens = tokens[np.arange(len(tokens)) - np.repeat(np.cumsum(sizes) - sizes, sizes) < self.config.max_length_nt]
             if check.needed:
-                reason, detail = check(self.chosen.rows.iloc[rows], self.place.iloc[rows], tokens)
+                reason, detail = check(self.kept.rows.iloc[rows], self.place.iloc[rows], tokens)
                 drop = reason != ""
                 self.fate.iloc[self.positions[rows[drop]]] = np.stack([reason, detail], axis=1)[drop]
                 tokens, rows = tokens[np.repeat(~drop, length_nt[rows])], rows[~drop]
@@ -143,14 +143,14 @@ class _SpeciesBuild:
 
     def tables(self) -> tuple[pa.Table, pa.Table]:
         "The rows that were kept, and those that were dropped."
-        source, kept, place, read = self.source, self.chosen.take(self.order), self.place.iloc[self.order], self.annotation.rows
+        source, kept, place, read = self.source, self.kept.take(self.order), self.place.iloc[self.order], self.annotation.rows
         offsets = pa.array(kept.exon_offsets, pa.int32())
         exons = {name: pa.ListArray.from_arrays(offsets, pa.array(getattr(kept, name), pa.int64())) for name in ("exon_starts", "exon_ends")}
         text = {name: kept.rows[name] for name in ("transcript_id", "gene_name", "biotype", "chrom", "strand")}
         text["gene_id"] = f"{source.species}:" + kept.rows.gene_id
         text["species"] = np.full(len(kept), source.species, object)
         text["own_group"] = self.own_group[self.positions[self.order]]
-        text["appris"] = unversioned(kept.rows.transcript_id).map(self.labels).fillna("") if self.labels else np.full(len(kept), "", object)
+        text["appris"] = appris_labels(kept.rows.transcript_id, self.labels or {})
         numbers = {name: pa.array(place[name], pa.int64()) for name in ("length_nt", "cds_start", "cds_end")}
         table = pa.table({**{name: pa.array(values, pa.string()) for name, values in text.items()}, **exons, **numbers})
         left = (self.fate.reason != "").to_numpy()
@@ -197,7 +197,8 @@ def build_store(
         raise ConfigError(f"sources name the species {', '.join(names) or '(none)'}: give at least one, and each once.")
     for source in sources:
         _refuse_missing(source)
-    grouping = _Grouping(homology, identifiers, giant)
+    clear_leftovers(path)
+    grouping, before = _Grouping(homology, identifiers, giant), _stamps(sources)
     with ThreadPoolExecutor(1) as hashing:
         checksums = [{kind: hashing.submit(sha256, file) for kind, file in source.files.items()} for source in sources]
         try:
@@ -206,10 +207,18 @@ def build_store(
                 with atomic_folder(path) as folder:
                     built = _side_by_side(sources, config, folder, executor) if executor else _one_by_one(sources, config, folder, progress)
                     _describe(folder, built, sources, grouping, config, _build_id(sources, checksums, grouping, config))
+                    if changed := [file for file, stamp in _stamps(sources).items() if before[file] != stamp]:
+                        raise InputError(f"{', '.join(changed)} changed while the store was built from it. Build again when it stays as it is.")
         except BaseException:
             hashing.shutdown(wait=False, cancel_futures=True)
             raise
     return store or TranscriptStore.open(path)
+
+
+def _stamps(sources: list[SpeciesSource]) -> dict[str, tuple[int, int] | None]:
+    "Size and time of the last change of each file; None where it is gone."
+    files = {file: Path(file) for source in sources for file in source.files.values()}
+    return {file: (path.stat().st_size, path.stat().st_mtime_ns) if path.is_file() else None for file, path in files.items()}
 
 
 def _refuse_missing(source: SpeciesSource) -> None:
@@ -253,7 +262,13 @@ def _side_by_side(sources: list[SpeciesSource], config: StoreConfig, folder: Pat
     import pyarrow.parquet as pq
 
     places = [folder.resolve() / f"part-{i}" for i in range(len(sources))]
-    counts = [future.result() for future in [executor.submit(_build_part, source, config, place) for source, place in zip(sources, places)]]
+    waiting = [executor.submit(_build_part, source, config, place) for source, place in zip(sources, places)]
+    try:
+        counts = [future.result() for future in waiting]
+    finally:  # where one failed: nobody may go on writing into a folder that is about to be removed
+        for future in waiting:
+            future.cancel()
+        wait(waiting)
 
     def pieces():
         for place in places:

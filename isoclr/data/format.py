@@ -8,6 +8,7 @@ __all__ = ['FORMAT_VERSION', 'SCHEMA', 'write_nucleotides', 'write_description',
 # %% ../../nbs/data/14d_format.ipynb #ee0dab47
 import hashlib
 import json
+from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
@@ -18,6 +19,7 @@ import pandas as pd
 import pyarrow as pa
 
 from ..config import InputError
+from ..files import sha256
 
 # %% ../../nbs/data/14d_format.ipynb #fbae3125
 FORMAT_VERSION = 2
@@ -54,7 +56,7 @@ def write_nucleotides(
     pieces: Iterable[np.ndarray],  # uint8 tokens, in pieces of any length
 ) -> tuple[int, str]:  # how many they are, and their SHA-256
     "Write `nucleotides.npy`."
-    digest, total, waiting = hashlib.sha256(), 0, None
+    digest, total, waiting = hashlib.sha256(), 0, deque()
     with open(folder / "nucleotides.npy", "wb") as out, ThreadPoolExecutor(1) as writer:
         _write_header(out, 0)
 
@@ -63,12 +65,12 @@ def write_nucleotides(
             out.write(piece)
 
         for piece in pieces:
-            if waiting:
-                waiting.result()
-            waiting = writer.submit(put, np.ascontiguousarray(piece, np.uint8))
+            while len(waiting) > 8:
+                waiting.popleft().result()
+            waiting.append(writer.submit(put, np.ascontiguousarray(piece, np.uint8)))
             total += len(piece)
-        if waiting:
-            waiting.result()
+        for written in waiting:
+            written.result()
         _write_header(out, total)
     return total, digest.hexdigest()
 
@@ -78,7 +80,30 @@ def _write_header(out: BinaryIO, size: int) -> None:
     out.seek(0)
     np.lib.format.write_array_header_1_0(out, {"descr": "|u1", "fortran_order": False, "shape": (size,)})
 
-# %% ../../nbs/data/14d_format.ipynb #2d51dffa
+# %% ../../nbs/data/14d_format.ipynb #9be06118
+def _sound(table: pa.Table) -> pa.Table:
+    "The table with the types of `SCHEMA`; raises `InputError` where a row contradicts itself."
+    columns = [field for field in SCHEMA if field.name != "offset"]
+    table = table.select([field.name for field in columns]).cast(pa.schema(columns))
+    for field in columns:
+        if table[field.name].null_count:
+            raise InputError(f"column {field.name} of the transcripts has {table[field.name].null_count} empty cells. Give every transcript a value; \"\" is text, -1 no CDS.")
+    lengths, start, end = (table[name].to_numpy() for name in ("length_nt", "cds_start", "cds_end"))
+    starts, ends = (table[name].combine_chunks() for name in ("exon_starts", "exon_ends"))
+    counts = starts.value_lengths().to_numpy(zero_copy_only=False)
+    if not np.array_equal(counts, ends.value_lengths().to_numpy(zero_copy_only=False)) or (counts < 1).any():
+        raise InputError("exon_starts and exon_ends of a transcript differ in number, or there are none.")
+    sizes = np.concatenate([[0], np.cumsum(ends.flatten().to_numpy() - starts.flatten().to_numpy())])
+    spliced = np.diff(sizes[np.concatenate([[0], np.cumsum(counts)])])
+    for wrong, what in (
+        ((lengths < 1) | (spliced != lengths), "length_nt is not the length of its exons"),
+        (~(((start == -1) & (end == -1)) | ((0 <= start) & (start < end) & (end <= lengths))), "the CDS does not lie in it"),
+    ):
+        if wrong.any():
+            raise InputError(f"transcript {table['transcript_id'][int(wrong.argmax())]}: {what}.")
+    return table
+
+# %% ../../nbs/data/14d_format.ipynb #9f167a03
 def write_description(
     folder: Path,  # of a store that is being made, with its nucleotides
     table: pa.Table,  # columns of `SCHEMA` but `offset`
@@ -88,14 +113,15 @@ def write_description(
     "Write `transcripts.parquet` and `store.json`, which make the folder a store."
     import pyarrow.parquet as pq
 
+    table = _sound(table)
     lengths, (written, digest) = table["length_nt"].to_numpy(), nucleotides
     if written != lengths.sum():
         raise InputError(f"{written:,} nucleotides were given for transcripts of {lengths.sum():,} nt in all: table and nucleotides do not fit together.")
-    table = table.append_column("offset", pa.array(np.cumsum(lengths) - lengths)).select(SCHEMA.names).cast(SCHEMA)
-    pq.write_table(table, folder / "transcripts.parquet", compression="zstd", write_page_checksum=True)
+    table = table.append_column("offset", pa.array(np.cumsum(lengths) - lengths)).select(SCHEMA.names)
+    pq.write_table(table, folder / "transcripts.parquet", compression="zstd")
     facts = {
         "format_version": FORMAT_VERSION, **info, "content_hash": _content_hash(table, digest), "n_transcripts": len(table),
-        "n_nucleotides": written, "species": table["species"].unique().to_pylist(),
+        "n_nucleotides": written, "species": table["species"].unique().to_pylist(), "table_sha256": sha256(folder / "transcripts.parquet"),
     }
     (folder / "store.json").write_text(json.dumps(facts, indent=1) + "\n")
 
@@ -137,6 +163,9 @@ class StoreFolder:
                 )
             nucleotides = np.load(path / "nucleotides.npy", mmap_mode="r")
             n_rows = pq.ParquetFile(path / "transcripts.parquet").metadata.num_rows
+            missing = {"content_hash", "species", "table_sha256"} - set(info)
+            if missing:
+                raise InputError(f"{path} is damaged: store.json lacks {', '.join(sorted(missing))}. Build it again.")
             sizes = {"nucleotides": (len(nucleotides), info["n_nucleotides"]), "transcripts": (n_rows, info["n_transcripts"])}
         except InputError:
             raise
@@ -169,13 +198,15 @@ class StoreFolder:
         "Read the whole store and raise `InputError` where it does not agree with itself."
         import pyarrow.parquet as pq
 
+        if sha256(self.path / "transcripts.parquet") != self.info["table_sha256"]:
+            raise InputError(f"{self.path} is damaged: transcripts.parquet is not the file that store.json says. Build it again.")
         digest = hashlib.sha256()
         try:
-            table = pq.read_table(self.path / "transcripts.parquet", page_checksum_verification=True).select(SCHEMA.names)
+            table = pq.read_table(self.path / "transcripts.parquet").select(SCHEMA.names)
             for begin in range(0, len(self.nucleotides), 2**24):
                 digest.update(np.ascontiguousarray(self.nucleotides[begin : begin + 2**24]))
             found = _content_hash(table, digest.hexdigest())
         except Exception as error:  # whatever pyarrow makes of a damaged file
             raise InputError(f"{self.path} is damaged ({type(error).__name__}: {error}). Build it again.")
-        if found != self.content_hash:
+        if found != self.content_hash or table["species"].unique().to_pylist() != self.species:
             raise InputError(f"{self.path} is damaged: its content does not have the hash that store.json says. Build it again.")

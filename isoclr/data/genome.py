@@ -15,7 +15,7 @@ from typing import Iterator
 
 import numpy as np
 
-from ..config import InputError, did_you_mean
+from ..config import InputError, IsoclrError, did_you_mean
 from .text import PositionedText, compression
 from ..files import atomic_file, open_text
 
@@ -138,8 +138,8 @@ def _build_index(path: Path, packed: bool) -> dict[str, _Record]:
         try:
             with atomic_file(f"{path}.fai") as beside:
                 beside.write_bytes(index.read_bytes())
-        except OSError:
-            pass  # a read-only folder: the index is made again next time
+        except (OSError, IsoclrError):
+            pass  # a folder that is read-only or full: the index is made again next time
         records = _read_index(index)
     if records is None:
         raise InputError(
@@ -183,7 +183,7 @@ class Genome:
     def splice(
         self,
         chrom: str,  # name in the FASTA
-        starts: np.ndarray,  # (exons,) 0-based, those of a transcript ascending
+        starts: np.ndarray,  # (exons,) 0-based; the exons of a transcript in the order in which they are read
         ends: np.ndarray,  # (exons,) one past the last base
         offsets: np.ndarray,  # (n + 1,) where the exons of each transcript begin
         forward: np.ndarray,  # (n,) bool: whether it lies on the + strand
@@ -193,15 +193,18 @@ class Genome:
         if len(starts) and ends.max() > record.length:
             at = int(ends.argmax())
             raise InputError(f"{chrom}:{starts[at]}-{ends[at]} ends beyond {chrom}, which has {record.length:,} nt in {self.path}.")
-        exons = self._text.stretches(record.byte(starts), record.byte(ends - 1) + 1)
+        plus = np.repeat(forward, np.diff(offsets))
+        exons, exon = np.unique(starts + 1j * (2 * ends + plus), return_inverse=True)  # isoforms share exons: each is read once
+        start, (end, strand) = exons.real.astype(np.int64), divmod(exons.imag.astype(np.int64), 2)
+        texts = self._text.stretches(record.byte(start), record.byte(end - 1) + 1)
+        codes, order = [_letters_to_codes(text, on_plus) for text, on_plus in zip(texts, (strand == 1).tolist())], exon.tolist()
         total = np.concatenate([[0], np.cumsum(ends - starts)])[offsets]  # nt before each transcript
         cuts = np.unique(np.searchsorted(total[:-1], np.arange(0, total[-2] + 1, _SPLICED_AT_ONCE))).tolist() if len(forward) else []
         for low, high in zip(cuts, [*cuts[1:], len(forward)]):
-            bounds = zip(offsets[low:high].tolist(), offsets[low + 1 : high + 1].tolist(), forward[low:high].tolist())
-            codes = np.frombuffer(b"".join([_letters_to_codes(b"".join(exons[a:b]), plus) for a, b, plus in bounds]), np.uint8)
-            if len(codes) != total[high] - total[low] or codes.max(initial=0) == _NOT_A_BASE:
-                raise self._unreadable(chrom, starts, exons)
-            yield slice(low, high), codes
+            spliced = np.frombuffer(b"".join([codes[i] for i in order[offsets[low] : offsets[high]]]), np.uint8)
+            if len(spliced) != total[high] - total[low] or spliced.max(initial=0) == _NOT_A_BASE:
+                raise self._unreadable(chrom, start, texts)
+            yield slice(low, high), spliced
 
     def _unreadable(self, chrom: str, starts: np.ndarray, exons: list[bytes]) -> InputError:
         "The error, to be raised, about letters that are no nucleotides, or lines that differ in length."

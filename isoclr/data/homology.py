@@ -97,7 +97,7 @@ def _links(genes: pd.DataFrame, table: pd.DataFrame, identifiers: pd.DataFrame |
     genes, nodes = genes.assign(row=genes.index), table.drop_duplicates(["node", "source", "gene_name", "entrez", "ensembl"]).copy()
     if identifiers is not None:
         genes["record"], nodes["record"] = (records(one, identifiers).replace(-1, np.nan) for one in (genes, nodes))
-    genes["lower"], nodes["lower"] = genes.gene_name.str.lower(), nodes.gene_name.str.lower()
+    genes["lower"], nodes["lower"] = genes.gene_name.where(genes.gene_name != "", genes.gene_id).str.lower(), nodes.gene_name.str.lower()
     columns = [("ensembl",) * 3, ("entrez",) * 3, ("symbol", "gene_name", "gene_name"), ("symbol", "gene_id", "gene_name")]
     columns += [("identifiers", "record", "record")] * (identifiers is not None) + [("any case", "lower", "lower")]
     links = [pd.DataFrame({"row": [], "node": [], "key": []})]

@@ -37,7 +37,8 @@ class BuildReport:
         for reason, (option, meaning) in DROP_REASONS.items():
             lines[reason] = line(option, meaning, lambda c: c["dropped"].get(reason, 0))
         for note in dict.fromkeys(note for name in species for note in self.counts[name]["notes"]):
-            lines[note.replace(" ", "_")] = line("", f"note: {note}", lambda c: c["notes"].get(note, 0))
+            kind = note.split(":")[0]  # "columns not used: a, b" is a note of the kind "columns not used"
+            lines[kind.replace(" ", "_")] = line("", f"note: {note}", lambda c: sum(n for other, n in c["notes"].items() if other.startswith(kind)))
         return pd.DataFrame.from_dict(lines, orient="index")
 
     def rows(

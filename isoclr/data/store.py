@@ -220,7 +220,7 @@ class TranscriptStore(StoreReader):
         figure.update_yaxes(title_text="genes", row=1, col=3)
         return figure.update_layout(barmode="group", template="plotly_white", height=350, width=1100, title=f"{len(self):,} transcripts")
 
-# %% ../../nbs/data/15_store.ipynb #9b46692e
+# %% ../../nbs/data/15_store.ipynb #a50e3a38
 def write_store(
     path: str | Path,  # folder to make
     transcripts: pd.DataFrame,  # columns as above but `offset`; `biotype`, `appris` and `group` may be left out
@@ -234,14 +234,22 @@ def write_store(
     lacking = [name for name in SCHEMA.names if name not in table and name != "offset"]
     if lacking or not len(table):
         raise InputError(f"a store needs at least one transcript and the columns {', '.join(SCHEMA.names[:-1])}; lacking: {', '.join(lacking) or 'transcripts'}.")
-    keyed = [gene.startswith(f"{species}:") for gene, species in zip(table.gene_id, table.species)]
+    keyed = [str(gene).startswith(f"{species}:") for gene, species in zip(table.gene_id, table.species)]
     if not all(keyed):
         raise InputError(f"gene_id {table.gene_id.iloc[keyed.index(False)]!r} is no key of the form species:gene_id.")
     refuse_occupied(path, overwrite)
-    columns = {field.name: pa.array(list(table[field.name]), field.type) for field in SCHEMA if field.name != "offset"}
+    columns = {field.name: _column(table[field.name], field) for field in SCHEMA if field.name != "offset"}
     with atomic_folder(path) as folder:
         write_description(folder, pa.table(columns), write_nucleotides(folder, nucleotides), {"import": dict(info or {})})
     return TranscriptStore.open(path)
+
+# %% ../../nbs/data/15_store.ipynb #75b59897
+def _column(values: pd.Series, field: pa.Field) -> pa.Array:
+    "A column of a transcript table, or an error that names it."
+    try:
+        return pa.array(list(values), field.type)
+    except (pa.ArrowException, TypeError, ValueError) as error:
+        raise InputError(f"column {field.name} of the transcripts must be of type {field.type}: {error}.")
 
 # %% ../../nbs/data/15_store.ipynb #68fff5b8
 def homology_groups(
@@ -268,6 +276,8 @@ def concat_stores(
     import pyarrow.parquet as pq
 
     path, seen = Path(path), {}
+    if not stores:
+        raise InputError("there is no store to concatenate: give at least one.")
     refuse_occupied(path, overwrite)
     tables = [pq.read_table(store.path / "transcripts.parquet").drop_columns("offset") for store in stores]
     for store, table in zip(stores, tables):

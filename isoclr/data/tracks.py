@@ -93,26 +93,39 @@ def transcript_coordinates(
     return pd.DataFrame({"length_nt": length, "cds_start": cds_start, "cds_end": cds_end})
 
 # %% ../../nbs/data/13_tracks.ipynb #47f18380
+class _Marks:
+    "Where exons end and codons are counted, in transcripts that are laid end to end."
+
+    def __init__(self, annotation: Annotation, frame: str):
+        place, offsets = transcript_coordinates(annotation), annotation.exon_offsets
+        reading, owner = annotation.reading_order(), annotation.exon_owners()
+        self.lengths = (annotation.exon_ends - annotation.exon_starts)[reading]  # of the exons as they are read
+        self.exons, ends = offsets, np.cumsum(self.lengths)
+        self.begins = np.concatenate([[0], ends])[offsets]  # of the transcripts
+        start, end = (place[name].to_numpy() + self.begins[:-1] for name in ("cds_start", "cds_end"))
+        if frame == "published":  # one stretch for each coding transcript
+            coding = (place.cds_start >= 0).to_numpy()
+            frames, counts = np.zeros(len(annotation), np.int64), np.concatenate([[0], np.cumsum(coding)])
+        else:  # one for each coding exon
+            frames = annotation.exon_frames[reading].astype(np.int64)
+            coding, start, end = frames >= 0, np.maximum(ends - self.lengths, start[owner]), np.minimum(ends, end[owner])
+            counts = np.concatenate([[0], np.cumsum(coding)])[offsets]
+        self.start, self.end, self.frame, self.stretches = start[coding], end[coding], frames[coding], counts
+
+    def tokens(self, bases: np.ndarray, some: slice) -> np.ndarray:
+        "Tokens of some of the transcripts, from their bases."
+        exons, stretches = (slice(bounds[some.start], bounds[some.stop]) for bounds in (self.exons, self.stretches))
+        shift = self.begins[some.start]
+        return tokens_from_exons(bases, self.lengths[exons], self.start[stretches] - shift, self.end[stretches] - shift, self.frame[stretches])
+
+
 def mark_transcripts(
     bases: np.ndarray,  # (total nt,) uint8 codes 0..4 of all transcripts, each 5'→3', end to end
     annotation: Annotation,  # of these transcripts
     frame: str = "annotated",  # "annotated": codons in each exon's frame; "published": from the first base of the CDS
 ) -> np.ndarray:  # (total nt,) uint8 tokens
     "Tokens of transcripts, with the exon ends and codon starts of their annotation."
-    if not len(annotation):
-        return np.empty(0, np.uint8)
-    place = transcript_coordinates(annotation)
-    begins = np.cumsum(place.length_nt.to_numpy()) - place.length_nt.to_numpy()
-    coding = (place.cds_start >= 0).to_numpy()
-    cds_start, cds_end = (np.where(coding, place[name].to_numpy() + begins, -1) for name in ("cds_start", "cds_end"))
-    reading, owner = annotation.reading_order(), annotation.exon_owners()
-    lengths = (annotation.exon_ends - annotation.exon_starts)[reading]
-    if frame == "published":
-        return tokens_from_exons(bases, lengths, cds_start, cds_end)
-    frames, ends = annotation.exon_frames[reading].astype(np.int64), np.cumsum(lengths)
-    inside = frames >= 0
-    start, end = np.maximum(ends - lengths, cds_start[owner])[inside], np.minimum(ends, cds_end[owner])[inside]
-    return tokens_from_exons(bases, lengths, start, end, frames[inside])
+    return _Marks(annotation, frame).tokens(bases, slice(0, len(annotation))) if len(annotation) else np.empty(0, np.uint8)
 
 # %% ../../nbs/data/13_tracks.ipynb #8f9312e5
 def splice(
@@ -128,9 +141,9 @@ def splice(
     chromosomes = [name for name in genome.lengths if name in on]
     for chrom in tqdm(chromosomes, desc=f"splicing {genome.path.name}", unit="chromosome", disable=not progress):
         here = annotation.take(on[chrom])
-        forward = (here.rows.strand == "+").to_numpy()
-        for some, bases in genome.splice(chrom, here.exon_starts, here.exon_ends, here.exon_offsets, forward):
-            yield on[chrom][some], mark_transcripts(bases, here.take(np.arange(some.start, some.stop)), frame)
+        forward, reading, marks = (here.rows.strand == "+").to_numpy(), here.reading_order(), _Marks(here, frame)
+        for some, bases in genome.splice(chrom, here.exon_starts[reading], here.exon_ends[reading], here.exon_offsets, forward):
+            yield on[chrom][some], marks.tokens(bases, some)
 
 # %% ../../nbs/data/13_tracks.ipynb #7e47f56e
 def track_table(
