@@ -31,6 +31,7 @@ from isoclr.data.build import SpeciesSource, StoreConfig, build_store
 from isoclr.data.genome import Genome
 from isoclr.data.table import Annotation
 from isoclr.data.tracks import splice
+from isoclr.files import open_text
 
 HERE = Path(__file__).parent
 COMPLEMENT = str.maketrans("ACGTN", "TGCAN")
@@ -98,8 +99,8 @@ def usable(annotation: Annotation, fasta: str) -> Annotation:
 
 def in_memory(annotation: Annotation) -> list:
     "What the ways with pyfaidx are given: chrom, strand, exons and CDS of each transcript."
-    bounds = [list(zip(starts, ends)) for starts, ends in zip(*(np.split(values.tolist(), annotation.exon_offsets[1:-1]) for values in (annotation.exon_starts, annotation.exon_ends)))]
-    bounds = [[(int(a), int(b)) for a, b in exons] for exons in bounds]
+    starts, ends, offsets = annotation.exon_starts.tolist(), annotation.exon_ends.tolist(), annotation.exon_offsets.tolist()
+    bounds = [list(zip(starts[a:b], ends[a:b])) for a, b in zip(offsets, offsets[1:])]
     rows = annotation.rows
     return list(zip(rows.chrom, rows.strand, bounds, zip(rows.cds_start.tolist(), rows.cds_end.tolist())))
 
@@ -112,9 +113,7 @@ def row(name: str, fasta: str, path: str, n: int | None, repeat: int, most: int)
         if n is not None:  # the first n transcripts, in a file of their own
             annotation = annotation.take(np.arange(min(n, len(annotation))))
             lines = set(annotation.rows.line.tolist())
-            import gzip
-            opened = gzip.open(path, "rt") if open(path, "rb").read(2) == b"\x1f\x8b" else open(path)
-            with opened as text:
+            with open_text(path) as text:
                 kept = [line for number, line in enumerate(text, 1) if number in lines or line.startswith("#")]
             path = str(folder / "annotation")
             Path(path).write_text("".join(kept))

@@ -24,8 +24,10 @@ from isoclr.data.build import SpeciesSource, StoreConfig, build_store
 from isoclr.data.genome import Genome, Interval
 from isoclr.data.homology import read_homology
 from isoclr.data.selection import DROP_REASONS
+from isoclr.data.simulate import SimulateConfig, simulate
 from isoclr.data.store import TranscriptStore
-from isoclr.data.tracks import PAD, codon_starts
+from isoclr.data.tracks import PAD, codon_starts, translate
+from isoclr.runs import run
 from test_annotation import bed12, coding_positions, gene_table, genepred, gff3, gtf, transcript_lists
 from test_genome import write_fasta
 
@@ -494,3 +496,51 @@ def test_an_error_in_one_species_leaves_no_other_at_work(three_species, tmp_path
             build_store(tmp_path / "store", [good.replace(annotation=str(tmp_path / "bad.gtf")), other, mature], progress=False, executor=pool)
         assert len(futures) == 3 and all(future.done() for future in futures)
     assert [path.name for path in tmp_path.iterdir()] == ["bad.gtf"]
+
+
+# all together
+
+LIFTED = {"rat": (295, 164), "rhesus": (355, 170), "dog": (276, 152), "cow": (294, 164), "chicken": (78, 41), "opossum": (75, 42), "elephant": (228, 122),
+          "armadillo": (143, 77), "tenrec": (222, 126), "rabbit": (227, 127)}
+
+
+def test_twelve_species_from_genomes_and_from_lifted_transcripts(shared_data, tmp_path):
+    "Human and mouse from their genomes, ten vertebrates as mature transcripts of one file: each is a source of that file."
+    sources = [
+        SpeciesSource(species, str(shared_data / "genome" / REAL[species][0]), str(shared_data / "annotation" / REAL[species][1]))
+        for species in ("human", "mouse")
+    ]
+    lifted = SpeciesSource("rat", "", str(shared_data / "orthologs" / "lifted_transcripts.tsv.gz"), columns={"group": "gene_id"})
+    sources += [lifted.replace(species=species) for species in LIFTED]
+    taxa = {"human": 9606, "mouse": 10090, "rat": 10116, "rhesus": 9544, "dog": 9615, "cow": 9913, "chicken": 9031}
+    homology = read_homology(shared_data / "homology" / "homologene_build68.tsv.gz", taxa)
+    with ProcessPoolExecutor(2) as pool:
+        store = build_store(tmp_path / "store", sources, homology, StoreConfig(primary_chromosomes=False), progress=False, executor=pool)
+    store.validate()
+    table = store.transcripts
+    assert table[~table.species.isin(["human", "mouse"])].groupby("species").agg(n=("transcript_id", "size"), genes=("gene_id", "nunique")).to_dict("index") == {
+        species: {"n": n, "genes": genes} for species, (n, genes) in LIFTED.items()
+    }
+    species_of_group = table.groupby("group").species.nunique()
+    assert species_of_group.max() >= 8 and species_of_group[table.group[(table.species == "opossum")]].min() > 1  # joined through the human symbols
+    for row in table[table.species == "cow"].index[:50]:
+        transcript = store[row]
+        protein = translate(transcript.sequence[transcript.cds_start : transcript.cds_end])
+        assert protein.startswith("M") and protein.endswith("*") and "*" not in protein[:-1]
+    scaffolds = build_store(tmp_path / "tenrec", [lifted.replace(species="tenrec")], progress=False)
+    assert len(scaffolds) == LIFTED["tenrec"][0], "an assembly in scaffolds alone keeps them"
+
+
+def test_the_build_experiment_takes_every_option(tmp_path):
+    simulation = simulate(tmp_path / "simulated", SimulateConfig(n_families=12), progress=False)
+    genes = [f"{name}\n" for name in simulation.truth["genes"].gene_id[:10]]
+    (tmp_path / "only.txt").write_text("".join(genes))
+    done = run(
+        "build", runs_folder=tmp_path / "runs", progress=False, sources=simulation.sources, homology=str(simulation.homology), taxa=simulation.taxa,
+        giant="split", complete_cds=True, keep_y=False, par_copies=True, only=str(tmp_path / "only.txt"), min_length_nt=50, max_length_nt=900,
+        too_long="truncate", distinct_sequences=True, partial_genome=True, frame="published", workers=2,
+    )
+    store = TranscriptStore.open(done.path("store"))
+    assert done.results["content_hash"] == store.content_hash and set(store.transcripts.gene_id.str.split(":").str[1]) <= {name.strip() for name in genes}
+    assert store.transcripts.length_nt.max() <= 900 and store.info["config"]["frame"] == "published" and store.report.counts["beta"]["dropped"]["not_listed"] > 0
+    assert all(count["read"] == count["kept"] + sum(count["dropped"].values()) for count in done.results["counts"].values())

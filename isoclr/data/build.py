@@ -78,9 +78,9 @@ class _SequenceChecks:
                 self.first.setdefault(sequence, rows.transcript_id.iloc[i])
         return reason, detail
 
-# %% ../../nbs/data/15b_build.ipynb #7a35db66
+# %% ../../nbs/data/15b_build.ipynb #071b927a
 class _SpeciesBuild:
-    "One species on its way into a store: first its `tokens`, then its `tables` and `counts`."
+    "One species on its way into a store: first its `tokens`, then its `counts`, and its tables by `_tables`."
 
     def __init__(self, source: SpeciesSource, config: StoreConfig, progress: bool):
         self.source, self.config, self.progress = source, config, progress
@@ -141,22 +141,21 @@ class _SpeciesBuild:
         dropped = {name: int(n) for name, n in sorted(reasons.items())}
         return {"read": len(self.annotation), "kept": len(self.order), "dropped": dropped, "notes": self.notes, "met": sorted(self.met)}
 
-    def tables(self) -> tuple[pa.Table, pa.Table]:
-        "The rows that were kept, and those that were dropped."
-        source, kept, place, read = self.source, self.kept.take(self.order), self.place.iloc[self.order], self.annotation.rows
-        offsets = pa.array(kept.exon_offsets, pa.int32())
-        exons = {name: pa.ListArray.from_arrays(offsets, pa.array(getattr(kept, name), pa.int64())) for name in ("exon_starts", "exon_ends")}
-        text = {name: kept.rows[name] for name in ("transcript_id", "gene_name", "biotype", "chrom", "strand")}
-        text["gene_id"] = f"{source.species}:" + kept.rows.gene_id
-        text["species"] = np.full(len(kept), source.species, object)
-        text["own_group"] = self.own_group[self.positions[self.order]]
-        text["appris"] = appris_labels(kept.rows.transcript_id, self.labels or {})
-        numbers = {name: pa.array(place[name], pa.int64()) for name in ("length_nt", "cds_start", "cds_end")}
-        table = pa.table({**{name: pa.array(values, pa.string()) for name, values in text.items()}, **exons, **numbers})
-        left = (self.fate.reason != "").to_numpy()
-        facts = {"transcript_id": read.transcript_id[left], "gene_id": f"{source.species}:" + read.gene_id[left], "species": source.species, "line": read.line[left]}
-        types = {name: pa.int64() if name == "line" else pa.string() for name in (*facts, "reason", "detail")}
-        return table, pa.Table.from_pandas(pd.DataFrame({**facts, **self.fate[left]}), pa.schema(types), preserve_index=False)
+# %% ../../nbs/data/15b_build.ipynb #4e438cc3
+def _tables(build: _SpeciesBuild) -> tuple[pa.Table, pa.Table]:
+    "The rows of a species that were kept, and those that were dropped; once its tokens are through."
+    species, kept, place, read = build.source.species, build.kept.take(build.order), build.place.iloc[build.order], build.annotation.rows
+    offsets = pa.array(kept.exon_offsets, pa.int32())
+    exons = {name: pa.ListArray.from_arrays(offsets, pa.array(getattr(kept, name), pa.int64())) for name in ("exon_starts", "exon_ends")}
+    text = {name: kept.rows[name] for name in ("transcript_id", "gene_name", "biotype", "chrom", "strand")}
+    text |= {"gene_id": f"{species}:" + kept.rows.gene_id, "species": np.full(len(kept), species, object)}
+    text |= {"own_group": build.own_group[build.positions[build.order]], "appris": appris_labels(kept.rows.transcript_id, build.labels or {})}
+    numbers = {name: pa.array(place[name], pa.int64()) for name in ("length_nt", "cds_start", "cds_end")}
+    table = pa.table({**{name: pa.array(values, pa.string()) for name, values in text.items()}, **exons, **numbers})
+    left = (build.fate.reason != "").to_numpy()
+    facts = {"transcript_id": read.transcript_id[left], "gene_id": f"{species}:" + read.gene_id[left], "species": species, "line": read.line[left]}
+    types = {name: pa.int64() if name == "line" else pa.string() for name in (*facts, "reason", "detail")}
+    return table, pa.Table.from_pandas(pd.DataFrame({**facts, **build.fate[left]}), pa.schema(types), preserve_index=False)
 
 # %% ../../nbs/data/15b_build.ipynb #901014b6
 def _join_own_groups(
@@ -238,7 +237,7 @@ def _one_by_one(sources: list[SpeciesSource], config: StoreConfig, folder: Path,
         for source in sources:
             build = _SpeciesBuild(source, config, progress)
             yield from build.tokens()
-            parts.append((*build.tables(), build.counts))
+            parts.append((*_tables(build), build.counts))
 
     return write_nucleotides(folder, tokens()), parts
 
@@ -252,7 +251,7 @@ def _build_part(source: SpeciesSource, config: StoreConfig, folder: Path) -> dic
     with open(folder / "tokens", "wb") as out:
         for tokens in build.tokens():
             out.write(tokens)
-    for name, table in zip(("kept", "dropped"), build.tables()):
+    for name, table in zip(("kept", "dropped"), _tables(build)):
         pq.write_table(table, folder / f"{name}.parquet", compression="none")
     return build.counts
 

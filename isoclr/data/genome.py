@@ -148,7 +148,17 @@ def _build_index(path: Path, packed: bool) -> dict[str, _Record]:
         )
     return records
 
-# %% ../../nbs/data/11_genome.ipynb #5e8afc9d
+# %% ../../nbs/data/11_genome.ipynb #4bc41e4e
+def _unreadable(where: str, starts: np.ndarray, exons: list[bytes]) -> InputError:
+    "The error, to be raised, about letters that are no nucleotides, or lines that differ in length."
+    for start, text in zip(starts.tolist(), exons):
+        letters = text.translate(None, b"\r\n")
+        codes = _CODES[np.frombuffer(letters, np.uint8)]
+        if codes.max(initial=0) == _NOT_A_BASE:
+            return _other_letter(letters[int(codes.argmax())], start + int(codes.argmax()), where)
+    return InputError(f"{where}: its lines differ in length. Rewrap the file, e.g. with `seqkit seq -w 60`, and delete its .fai.")
+
+# %% ../../nbs/data/11_genome.ipynb #dc7e1c44
 _SPLICED_AT_ONCE = 2**22  # nt: arrays of this size are used again and again by the memory allocator
 
 
@@ -203,17 +213,8 @@ class Genome:
         for low, high in zip(cuts, [*cuts[1:], len(forward)]):
             spliced = np.frombuffer(b"".join([codes[i] for i in order[offsets[low] : offsets[high]]]), np.uint8)
             if len(spliced) != total[high] - total[low] or spliced.max(initial=0) == _NOT_A_BASE:
-                raise self._unreadable(chrom, start, texts)
+                raise _unreadable(f"{self.path}, {chrom}", start, texts)
             yield slice(low, high), spliced
-
-    def _unreadable(self, chrom: str, starts: np.ndarray, exons: list[bytes]) -> InputError:
-        "The error, to be raised, about letters that are no nucleotides, or lines that differ in length."
-        for start, text in zip(starts.tolist(), exons):
-            letters = text.translate(None, b"\r\n")
-            codes = _CODES[np.frombuffer(letters, np.uint8)]
-            if codes.max(initial=0) == _NOT_A_BASE:
-                return _other_letter(letters[int(codes.argmax())], start + int(codes.argmax()), f"{self.path}, {chrom}")
-        return InputError(f"{self.path}: lines of {chrom} differ in length. Rewrap the file, e.g. with `seqkit seq -w 60`, and delete its .fai.")
 
     def _record(self, name: str) -> _Record:
         "Where a chromosome lies; its index entry is compared with the file the first time."
@@ -233,9 +234,10 @@ class Genome:
         end = record.byte(record.length - 1) + 1 if record.length else record.offset
         if end > self._text.size:
             return False
-        header = re.search(rb"(?:^|\n)>(\S+)[^\n]*\n$", self._text.read(max(0, record.offset - 2**16), record.offset))
-        after = self._text.read(end, end + 8).lstrip(b"\r\n")
-        return header is not None and header[1].decode(errors="replace") == name and (after == b"" or (after[:1] == b">" and not last))
+        before, after = self._text.read(max(0, record.offset - 2**16), record.offset), self._text.read(end, end + 8).lstrip(b"\r\n")
+        header = before[before.rfind(b"\n", 0, -1) + 1 :]
+        named = header[:1] == b">" and header[-1:] == b"\n" and header[1:].split(maxsplit=1)[:1] == [name.encode()]
+        return named and (after == b"" or (after[:1] == b">" and not last))
 
 # %% ../../nbs/data/11_genome.ipynb #1d8cef1e
 _BGZIP_REMEDY = "Repack it with `gunzip -c {0} | bgzip > {1}` (bgzip comes with samtools/htslib), or unpack it with gunzip."

@@ -6,7 +6,6 @@
 __all__ = ['Transcript', 'StoreReader', 'TranscriptStore', 'write_store', 'homology_groups', 'concat_stores']
 
 # %% ../../nbs/data/15_store.ipynb #44f9de9a
-import re
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -117,7 +116,44 @@ class StoreReader(StoreFolder):
             take, waiting = np.split(waiting, [max(1, token_budget // int(lengths[waiting[0]]))])
             yield take, *self.gather(rows[take])
 
-# %% ../../nbs/data/15_store.ipynb #972d0d35
+# %% ../../nbs/data/15_store.ipynb #b41942e9
+def _fasta_lines(store: StoreReader) -> Iterator[str]:
+    "The transcripts of a store as FASTA."
+    for row, values in enumerate(store.transcripts.itertuples()):
+        tokens = store.tokens(row)
+        facts = {"species": values.species, "gene_id": values.gene_id.removeprefix(f"{values.species}:"), "gene_name": values.gene_name,
+                 "biotype": values.biotype, "group": values.group, "splice_sites": ",".join(map(str, exon_ends(tokens).tolist()))}
+        if values.cds_start >= 0:
+            facts |= {"cds_start": values.cds_start, "cds_end": values.cds_end}
+        header = " ".join(f"{key}={'_'.join(str(value).split())}" for key, value in facts.items() if value != "")
+        yield f">{values.transcript_id} {header}\n"
+        sequence = sequence_from_tokens(tokens)
+        for begin in range(0, len(sequence), 60):
+            yield f"{sequence[begin : begin + 60]}\n"
+
+# %% ../../nbs/data/15_store.ipynb #533d9863
+_COLOURS = ("#4477AA", "#EE6677", "#228833", "#CCBB44", "#66CCEE", "#AA3377", "#BBBBBB", "#000000", "#EE7733", "#009988")  # Paul Tol's, told apart by the colour-blind
+
+
+def _figure(transcripts: pd.DataFrame) -> "plotly.graph_objects.Figure":
+    "Counts, lengths and isoforms of each species."
+    from plotly.subplots import make_subplots
+
+    figure = make_subplots(1, 3, subplot_titles=("transcripts and genes", "spliced length, nt", "transcripts a gene"))
+    edges = np.geomspace(max(transcripts.length_nt.min(), 1), transcripts.length_nt.max() + 1, 41)
+    for i, (species, table) in enumerate(transcripts.groupby("species", sort=False)):
+        look = {"name": species, "marker_color": _COLOURS[i % len(_COLOURS)], "legendgroup": species}
+        figure.add_bar(x=["transcripts", "coding", "genes"], y=[len(table), int((table.cds_start >= 0).sum()), table.gene_id.nunique()], **look, row=1, col=1)
+        isoforms = table.groupby("gene_id").size().clip(upper=10).value_counts().reindex(range(1, 11), fill_value=0)
+        figure.add_scatter(x=np.sqrt(edges[1:] * edges[:-1]), y=np.histogram(table.length_nt, edges)[0], mode="lines", line_shape="hvh",
+                           line_color=look["marker_color"], name=species, legendgroup=species, showlegend=False, row=1, col=2)
+        figure.add_bar(x=[*map(str, range(1, 10)), "10+"], y=isoforms.to_numpy(), **look, showlegend=False, row=1, col=3)
+    figure.update_xaxes(type="log", row=1, col=2)
+    figure.update_yaxes(title_text="transcripts", row=1, col=2)
+    figure.update_yaxes(title_text="genes", row=1, col=3)
+    return figure.update_layout(barmode="group", template="plotly_white", height=350, width=1100, title=f"{len(transcripts):,} transcripts")
+
+# %% ../../nbs/data/15_store.ipynb #508f8367
 class TranscriptStore(StoreReader):
     "Transcripts of one or many species: a table, and tokens of one byte a nucleotide."
 
@@ -164,16 +200,7 @@ class TranscriptStore(StoreReader):
     ) -> None:
         "Write mature transcripts as FASTA, with gene, species, group, CDS and exon ends in the headers."
         with atomic_file(path) as partial, open(partial, "w") as out:
-            for row, values in enumerate(self.transcripts.itertuples()):
-                tokens = self.tokens(row)
-                facts = {"species": values.species, "gene_id": values.gene_id.removeprefix(f"{values.species}:"), "gene_name": values.gene_name,
-                         "biotype": values.biotype, "group": values.group, "splice_sites": ",".join(map(str, exon_ends(tokens).tolist()))}
-                if values.cds_start >= 0:
-                    facts |= {"cds_start": values.cds_start, "cds_end": values.cds_end}
-                header = " ".join(f"{key}={re.sub(chr(92) + 's', '_', str(value))}" for key, value in facts.items() if value != "")
-                out.write(f">{values.transcript_id} {header}\n")
-                sequence = sequence_from_tokens(tokens)
-                out.writelines(f"{sequence[begin : begin + 60]}\n" for begin in range(0, len(sequence), 60))
+            out.writelines(_fasta_lines(self))
 
     def to_parquet(
         self,
@@ -203,22 +230,7 @@ class TranscriptStore(StoreReader):
 
     def describe(self) -> "plotly.graph_objects.Figure":
         "Counts, lengths and isoforms of each species as a figure."
-        from plotly.subplots import make_subplots
-
-        figure = make_subplots(1, 3, subplot_titles=("transcripts and genes", "spliced length, nt", "transcripts a gene"))
-        colours = ("#4477AA", "#EE6677", "#228833", "#CCBB44", "#66CCEE", "#AA3377", "#BBBBBB", "#000000", "#EE7733", "#009988")  # Paul Tol's, told apart by the colour-blind
-        for i, (species, table) in enumerate(self.transcripts.groupby("species", sort=False)):
-            look = {"name": species, "marker_color": colours[i % len(colours)], "legendgroup": species}
-            figure.add_bar(x=["transcripts", "coding", "genes"], y=[len(table), int((table.cds_start >= 0).sum()), table.gene_id.nunique()], **look, row=1, col=1)
-            isoforms = table.groupby("gene_id").size().clip(upper=10).value_counts().reindex(range(1, 11), fill_value=0)
-            counts, edges = np.histogram(table.length_nt, np.geomspace(max(self.transcripts.length_nt.min(), 1), self.transcripts.length_nt.max() + 1, 41))
-            figure.add_scatter(x=np.sqrt(edges[1:] * edges[:-1]), y=counts, mode="lines", line_shape="hvh", line_color=look["marker_color"],
-                               name=species, legendgroup=species, showlegend=False, row=1, col=2)
-            figure.add_bar(x=[*map(str, range(1, 10)), "10+"], y=isoforms.to_numpy(), **look, showlegend=False, row=1, col=3)
-        figure.update_xaxes(type="log", row=1, col=2)
-        figure.update_yaxes(title_text="transcripts", row=1, col=2)
-        figure.update_yaxes(title_text="genes", row=1, col=3)
-        return figure.update_layout(barmode="group", template="plotly_white", height=350, width=1100, title=f"{len(self):,} transcripts")
+        return _figure(self.transcripts)
 
 # %% ../../nbs/data/15_store.ipynb #a50e3a38
 def write_store(

@@ -162,8 +162,9 @@ def assemble(
     frames: np.ndarray,  # (exons,) frame that the file gives; -1: none
 ) -> Annotation:
     "The annotation of a file: exons sorted, problems found, frames filled in."
-    order = np.lexsort((ends, starts, owner))
-    owner, starts, ends, frames = owner[order], starts[order], ends[order], frames[order]
+    if np.any((owner[1:] < owner[:-1]) | ((owner[1:] == owner[:-1]) & (starts[1:] <= starts[:-1]))):
+        order = np.lexsort((ends, starts, owner))
+        owner, starts, ends, frames = owner[order], starts[order], ends[order], frames[order]
     n = len(rows)
     offsets = np.searchsorted(owner, np.arange(n + 1))
     cds_start, cds_end = rows.cds_start.to_numpy(), rows.cds_end.to_numpy()

@@ -54,11 +54,20 @@ def bgzip_blocks(
         raise InputError(f"{path} is cut off: the empty block that ends every bgzip file is missing. Get it again.")
     return np.array(blocks, np.int64)
 
-# %% ../../nbs/data/10a_text.ipynb #ef037053
+# %% ../../nbs/data/10a_text.ipynb #63fdf936
 _PLAIN_BLOCK = 2**16  # bytes
 _BLOCKS_AT_ONCE = 32
 
 
+def _jobs(first: np.ndarray, last: np.ndarray, n: int) -> list[np.ndarray]:
+    "Of `n` blocks those that pieces from block `first` to block `last` lie in, divided where no piece goes on to the next block."
+    begun, ended = np.cumsum(np.bincount(first, minlength=n)), np.cumsum(np.bincount(last, minlength=n))
+    needed = np.flatnonzero(begun > np.append(0, ended[:-1]))
+    free = np.flatnonzero(begun[needed] == ended[needed]) + 1
+    cuts = free[np.searchsorted(free, np.arange(_BLOCKS_AT_ONCE, len(needed), _BLOCKS_AT_ONCE))]
+    return [blocks for blocks in np.split(needed, np.unique(cuts)) if len(blocks)]
+
+# %% ../../nbs/data/10a_text.ipynb #02c530fc
 class PositionedText:
     "The text of a plain or bgzip file, by position in the unpacked text."
 
@@ -95,7 +104,7 @@ class PositionedText:
         text_at, pieces = self._blocks[:, 1], [b""] * len(starts)
         first, last = np.searchsorted(text_at, starts, side="right") - 1, np.searchsorted(text_at, ends) - 1
         order = np.argsort(first, kind="stable")
-        jobs = self._jobs(first, last)
+        jobs = _jobs(first, last, len(self._blocks))
         bounds = np.searchsorted(first[order], [blocks[0] for blocks in jobs]).tolist() + [len(starts)]
         with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) if self.packed and len(jobs) > 1 else nullcontext() as pool:
             for blocks, text, low, high in zip(jobs, (pool.map if pool else map)(self._text, jobs), bounds, bounds[1:]):
@@ -105,15 +114,6 @@ class PositionedText:
                 for i, start, end in zip(here.tolist(), (starts[here] + shift).tolist(), (ends[here] + shift).tolist()):
                     pieces[i] = text[start:end]
         return pieces
-
-    def _jobs(self, first: np.ndarray, last: np.ndarray) -> list[np.ndarray]:
-        "The blocks that pieces from block `first` to block `last` lie in, divided where no piece goes on to the next block."
-        n = len(self._blocks)
-        begun, ended = np.cumsum(np.bincount(first, minlength=n)), np.cumsum(np.bincount(last, minlength=n))
-        needed = np.flatnonzero(begun > np.append(0, ended[:-1]))
-        free = np.flatnonzero(begun[needed] == ended[needed]) + 1
-        cuts = free[np.searchsorted(free, np.arange(_BLOCKS_AT_ONCE, len(needed), _BLOCKS_AT_ONCE))]
-        return [blocks for blocks in np.split(needed, np.unique(cuts)) if len(blocks)]
 
     def _text(self, blocks: np.ndarray) -> bytes:
         "The text of some blocks, end to end."
