@@ -8,8 +8,6 @@ import pytest
 from isoclr import runs
 from isoclr.data.store import TranscriptStore
 
-pytestmark = pytest.mark.xdist_group("demo")  # one worker runs the demo, for all the tests
-
 
 @pytest.fixture(scope="module")
 def stages(tmp_path_factory) -> dict[str, runs.Run]:

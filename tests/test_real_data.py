@@ -8,7 +8,7 @@ from isoclr import runs
 from isoclr.data.store import TranscriptStore
 from isoclr.probe.embed import open_embeddings
 
-pytestmark = [pytest.mark.data, pytest.mark.slow, pytest.mark.xdist_group("real data")]  # one worker makes the runs
+pytestmark = [pytest.mark.data, pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")

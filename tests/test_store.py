@@ -208,13 +208,14 @@ def test_writing_a_store_of_a_table(tmp_path):
     (lambda t: t.iloc[:0], [], "at least one transcript"),
     (lambda t: t.assign(gene_id=["x:G", "G"]), None, "gene_id 'G' is no key of the form species:gene_id"),
     (lambda t: t.assign(gene_id=["y:G", "x:H"]), None, "gene_id 'y:G' is no key"),
+    (lambda t: t.assign(species="x:y", gene_id="x:y:G"), None, "species 'x:y': give a short name"),
     (lambda t: t.assign(length_nt=[9, 6]), None, "transcript T2: length_nt is not the length of its exons"),
     (lambda t: t, [np.zeros(3, np.uint8)], "3 nucleotides were given for transcripts of 14 nt"),
     (lambda t: t, [], "0 nucleotides were given"),
     (lambda t: t.assign(length_nt=[-1, 15]), None, "length"),
     (lambda t: t.assign(cds_start=["0", "x"]), None, "cds_start"),
     (lambda t: t.assign(transcript_id=["T1", None]), None, "transcript_id"),
-], ids=["columns", "no gene_id", "no rows", "no key", "another species", "too few nt", "far too few nt", "no nt", "negative length", "text for numbers", "no id"])
+], ids=["columns", "no gene_id", "no rows", "no key", "another species", "species", "too few nt", "far too few nt", "no nt", "negative length", "text for numbers", "no id"])
 def test_tables_that_make_no_store(tmp_path, change, nucleotides, message):
     table, tokens = table_and_tokens()
     table = change(table)

@@ -7,6 +7,7 @@ __all__ = ['BuildReport']
 
 # %% ../../nbs/data/14c_report.ipynb #6b123519
 from dataclasses import dataclass, field
+from html import escape
 from typing import Any, Mapping
 
 import pandas as pd
@@ -55,8 +56,11 @@ class BuildReport:
     def _repr_html_(self) -> str:
         table = self.table
         idle = (table[list(self.counts)] == 0).all(axis=1)
-        return (
-            f"<b>{sum(c['kept'] for c in self.counts.values()):,} of {sum(c['read'] for c in self.counts.values()):,} transcripts kept</b>"
-            + table[~idle].to_html() + f"<p>Nothing was left out as {', '.join(table.index[idle])}.</p>"
-            + (f"<p>Not found in any annotation: {', '.join(self.not_found[:20])}{' …' if len(self.not_found) > 20 else ''}</p>" if self.not_found else "")
-        )
+        kept, read = (sum(count[name] for count in self.counts.values()) for name in ("kept", "read"))
+        parts = [f"<b>{kept:,} of {read:,} transcripts kept</b>", table[~idle].to_html()]
+        parts.append(f"<p>Nothing was left out as {', '.join(reason for reason in DROP_REASONS if idle[reason])}.</p>")
+        if self.not_found:
+            parts.append(f"<p>Not found in any annotation: {escape(', '.join(self.not_found[:20]))}{' …' if len(self.not_found) > 20 else ''}</p>")
+        if self.homology:
+            parts += ["<b>Genes in the homology table</b>", pd.DataFrame(self.homology["species"]).drop("why", errors="ignore").to_html()]
+        return "".join(parts)

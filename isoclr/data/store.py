@@ -246,6 +246,9 @@ def write_store(
     lacking = [name for name in SCHEMA.names if name not in table and name != "offset"]
     if lacking or not len(table):
         raise InputError(f"a store needs at least one transcript and the columns {', '.join(SCHEMA.names[:-1])}; lacking: {', '.join(lacking) or 'transcripts'}.")
+    for species in table.species.unique():
+        if not isinstance(species, str) or not species or set(species) & set(":|/ \t\n"):
+            raise InputError(f"species {species!r}: give a short name without blanks and without : | /, such as 'human'.")
     keyed = [str(gene).startswith(f"{species}:") for gene, species in zip(table.gene_id, table.species)]
     if not all(keyed):
         raise InputError(f"gene_id {table.gene_id.iloc[keyed.index(False)]!r} is no key of the form species:gene_id.")
