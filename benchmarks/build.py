@@ -13,6 +13,7 @@ Each way is timed `--repeat` times in turn, and the fastest counts; (a) takes at
 """
 
 import argparse
+import gc
 import os
 import resource
 import shutil
@@ -118,6 +119,7 @@ def row(name: str, fasta: str, path: str, n: int | None, repeat: int, most: int)
             path = str(folder / "annotation")
             Path(path).write_text("".join(kept))
         transcripts = in_memory(annotation)
+        gc.freeze()  # a million tuples would slow down the garbage collection of all the ways
         few = transcripts[:most]
         times = seconds({
             "build": lambda: isoclr_build(fasta, path, folder), "splice": lambda: isoclr_splice(fasta, annotation),

@@ -117,8 +117,12 @@ class PositionedText:
 
     def _text(self, blocks: np.ndarray) -> bytes:
         "The text of some blocks, end to end."
+        first = last = blocks
+        if not self.packed:  # neighbours are read as one
+            apart = np.diff(blocks) > 1
+            first, last = blocks[np.append(True, apart)], blocks[np.append(apart, True)]
         with open(self.path, "rb", buffering=0) as file:
-            ranges = zip(self._blocks[blocks, 0].tolist(), self._blocks[blocks + 1, 0].tolist())
+            ranges = zip(self._blocks[first, 0].tolist(), self._blocks[last + 1, 0].tolist())
             return b"".join([self._block(file.fileno(), start, end) for start, end in ranges])
 
     def _block(self, file: int, start: int, end: int) -> bytes:
