@@ -13,8 +13,10 @@ Each way is timed `--repeat` times in turn, and the fastest counts; (a) takes at
 """
 
 import argparse
+import datetime
 import gc
 import os
+import platform
 import resource
 import shutil
 import subprocess
@@ -184,6 +186,8 @@ def main() -> None:
     text += "".join("| " + " | ".join(map(str, values)) + " |\n" for values in table.itertuples(index=False))
     if extra:
         text += "\nHuman size (3.1 Gb, 250,000 transcripts, 1.4 million exons), the whole build in a process of its own, start of Python included:\n\n" + "".join(f"- {line}\n" for line in extra)
+    ways = __doc__[__doc__.index("Ways:") :].strip()
+    text = f"# From files to a store\n\n{datetime.date.today()}, {os.cpu_count()} cores ({platform.machine()}), Python {platform.python_version()}\n\n```\n{ways}\n```\n\n{text}"
     sys.stdout.write(text)
     if arguments.out:
         Path(arguments.out).write_text(text)

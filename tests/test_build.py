@@ -391,8 +391,10 @@ def executor(request, tmp_path_factory):
     elif request.param == "dask":
         from dask.distributed import Client, LocalCluster
 
-        folder = tmp_path_factory.mktemp("dask")
+        folder, environment = tmp_path_factory.mktemp("dask"), dict(os.environ)
         with LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None, silence_logs=logging.CRITICAL, local_directory=str(folder)) as cluster:
+            os.environ.clear()
+            os.environ.update(environment)  # Dask leaves OMP_NUM_THREADS=1 behind, which would slow down whatever this process starts later
             with Client(cluster) as client:
                 yield client.get_executor()
     else:
