@@ -71,6 +71,34 @@ def test_retrieval_against_loops(n, n_groups, k, seed):
         assert result[f"{name}@{k}"] == (pytest.approx(np.mean(hits), abs=1e-6) if hits else None)
 
 
+@settings(max_examples=60, deadline=None)
+@given(n=st.integers(1, 25), equals=st.booleans(), ks=st.lists(st.integers(1, 12), min_size=1, max_size=3, unique=True), seed=st.integers(0, 2**16))
+def test_several_k_are_what_each_would_be_alone(n, equals, ks, seed):
+    rng = np.random.default_rng(seed)
+    gene = rng.integers(8, size=n)
+    points = torch.tensor(rng.normal(size=(n, 4)))
+    if equals:
+        points = points[rng.integers(n, size=n)]
+    together = retrieval_at_k(points, gene, gene % 3, tuple(ks))
+    certain = [k for k in ks if k in (1, n)] if equals else ks  # which of the equally near ones are among the nearest five is left open
+    for k in certain:
+        alone = retrieval_at_k(points, gene, gene % 3, k)
+        assert {name: together[name] for name in alone} == alone
+
+
+@settings(max_examples=60, deadline=None)
+@given(n=st.integers(1, 12), k=st.integers(1, 6), seed=st.integers(0, 2**16))
+def test_the_first_of_equals_comes_first(n, k, seed):
+    rng = np.random.default_rng(seed)
+    candidates = torch.tensor(np.eye(3)[rng.integers(3, size=n)])  # many are equal
+    k = min(k, n)
+    first = nearest_neighbors(torch.eye(3), candidates, 1)
+    indices, similarity = nearest_neighbors(torch.eye(3), candidates, k, chunk=2)
+    assert torch.equal(indices[:, :1], first[0]) and torch.equal(similarity[:, :1], first[1])
+    assert all(len(set(row)) == k for row in indices.tolist())
+    assert torch.equal(similarity, torch.einsum("qd,qkd->qk", torch.eye(3), candidates.float()[indices]))
+
+
 def test_isoforms_are_no_homologs():
     "The nearest transcript of another gene counts, however near the isoforms are."
     points = torch.tensor([[1.0, 0.0], [1.0, 0.01], [0.9, 0.5], [1.0, 0.2]])
@@ -96,3 +124,5 @@ def test_bad_input_is_refused():
         nearest_neighbors(torch.rand(2, 3), torch.rand(2, 3), metric="cosin")
     with pytest.raises(ValueError, match="3 labels do not fit 2"):
         retrieval_at_k(torch.rand(2, 3), ["a"] * 3, ["a"] * 3)
+    with pytest.raises(ValueError, match="at least 1"):
+        retrieval_at_k(torch.rand(2, 3), ["a"] * 2, ["a"] * 2, (1, 0))

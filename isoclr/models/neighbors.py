@@ -40,7 +40,11 @@ def nearest_neighbors(
         similarity = queries[rows] @ candidates.T
         if exclude is not None:
             similarity.masked_fill_(exclude[0][rows, None] == exclude[1][None], -torch.inf)
-        nearest[rows], indices[rows] = similarity.max(1, keepdim=True) if k == 1 else similarity.topk(k, dim=1)
+        nearest[rows], indices[rows] = first = similarity.max(1, keepdim=True)
+        if k > 1:
+            nearest[rows], found = similarity.topk(k, dim=1)
+            indices[rows] = torch.where(found == first.indices, found[:, :1], found)  # the first of equals changes places with the nearest
+            indices[rows, 0] = first.indices[:, 0]
     return indices.masked_fill(nearest == -torch.inf, -1), nearest
 
 # %% ../../nbs/models/24_neighbors.ipynb #0d73585b
@@ -48,9 +52,12 @@ def retrieval_at_k(
     embeddings: Tensor,  # (n, D)
     genes: Sequence,  # (n,) gene of each transcript
     groups: Sequence,  # (n,) homology group of each transcript
-    k: int = 1,  # neighbours to look at
+    k: int | tuple[int, ...] = 1,  # neighbours to look at, or several such numbers
 ) -> dict[str, float | int | None]:  # isoform@k and homolog@k (None where nothing was asked), and how many transcripts were asked
     "The share of transcripts that find an isoform, and that find a homolog, among their nearest neighbours."
+    sizes = (k,) if isinstance(k, int) else tuple(k)
+    if not sizes or min(sizes) < 1:
+        raise ValueError(f"k = {k}: give a number of neighbours of at least 1, or several.")
     gene, n_transcripts = _codes(genes, embeddings)
     group, _ = _codes(groups, embeddings)
     own = torch.arange(len(embeddings), device=embeddings.device)
@@ -61,11 +68,12 @@ def retrieval_at_k(
         ("homolog", group, gene, genes_of_group[group] > 1),
     ):
         n_asked = int(asked.sum())
-        result[f"{name}@{k}"] = None
+        result |= {f"{name}@{size}": None for size in sizes}
         if n_asked:
-            found, _ = nearest_neighbors(embeddings[asked], embeddings, min(k, len(embeddings)), exclude=(barred[asked], barred))
+            most = min(max(sizes), len(embeddings))
+            found, _ = nearest_neighbors(embeddings[asked], embeddings, most, exclude=(barred[asked], barred))
             hit = (label[found] == label[asked, None]) & (found >= 0)
-            result[f"{name}@{k}"] = float(hit.any(1).float().mean())
+            result |= {f"{name}@{size}": float(hit[:, :size].any(1).float().mean()) for size in sizes}
         result[f"{name}_queries"] = n_asked
     return result
 
