@@ -110,8 +110,12 @@ def watched(store, broken=()):
 
 def test_the_next_step_is_gathered_ahead_by_the_one_thread(store, sampler):
     other, seen = watched(store)
+    begun, last = threading.Event(), sampler.chunks(1)[-1].rows_2.tolist()
+    gather = other.gather
+    other.gather = lambda rows: (gather(rows), begun.set() if rows.tolist() == last else None)[0]
     feed = PairFeed(other, sampler, resident=False)
     feed.batch(0)
+    assert begun.wait(60)  # step 1, that nobody asked for yet
     feed.batch(1)
     feed.close()  # waits for what the thread is doing
     assert {thread for thread, _ in seen}.isdisjoint({threading.current_thread()}) and len({thread for thread, _ in seen}) == 1

@@ -3,6 +3,7 @@ import gc
 import os
 import subprocess
 import sys
+from datetime import timedelta
 from itertools import product
 from pathlib import Path
 
@@ -35,7 +36,8 @@ def end_process() -> None:
 
 def _rank(rank, work, folder):
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/init", rank=rank, world_size=2)
+    patience = timedelta(minutes=2)  # ranks that wait for each other are an error, not a test that hangs
+    dist.init_process_group("gloo", init_method=f"file://{folder}/init", rank=rank, world_size=2, timeout=patience)
     torch.save(work(rank), f"{folder}/rank_{rank}.pt")
     end_process()
 

@@ -5,9 +5,12 @@ import numpy as np
 import pytest
 import torch
 
+from isoclr.config import ConfigError
 from isoclr.models.encoder import PRESETS, Encoder, preset
 from isoclr.models.heads import Projector
-from isoclr.models.resnet import DilatedResNet
+from isoclr.models.layers import NORMS, valid_mask
+from isoclr.models.pooling import POOLINGS, WINDOW_POOLS, make_pooling
+from isoclr.models.resnet import BLOCKS, DilatedResNet
 
 
 def load_conv(module, reference, name):
@@ -131,3 +134,107 @@ def test_dilation_doubles_inside_a_layer_or_stays():
 
     assert dilations(True) == [[(1, 1), (2, 2), (4, 4)], [(5, 5), (10, 10)]]
     assert dilations(False) == [[(1, 1)] * 3, [(5, 5)] * 2]
+
+
+# Every part with every other.
+
+
+def small_network(**settings):
+    return DilatedResNet(6, (6, 8), (2, 1), (1, 3), **settings)
+
+
+def settled(network, seed=0):
+    "In evaluation mode, with running estimates that are not the initial ones."
+    generator = torch.Generator().manual_seed(seed)
+    for _ in range(2):
+        network(torch.rand(4, 6, 60, generator=generator), torch.tensor([60, 45, 9, 20]))
+    return network.eval()
+
+
+PARTS = pytest.mark.parametrize("block, window_pool, norm", [(b, w, n) for b in BLOCKS for w in WINDOW_POOLS for n in NORMS])
+
+
+@PARTS
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_embedding_alone_is_the_embedding_in_a_mixed_batch(block, window_pool, norm, dtype):
+    "In float32, norms of single transcripts raise rounding by a hundred: what leaks shows in float64."
+    torch.manual_seed(0)
+    network = settled(small_network(block=block, window_pool=window_pool, norm=norm, dropout=0.1, stochastic_shift=3)).to(dtype)
+    tolerance = 1e-9 if dtype == torch.float64 else 1e-4 if norm in ("group", "layer") else 1e-5
+    lengths = torch.tensor([83, 1, 33, 50, 2])
+    tracks = torch.rand(5, 6, 83, dtype=dtype).masked_fill(torch.arange(83) >= lengths[:, None, None], 123.0)
+    with torch.no_grad():
+        together, together_lengths = network(tracks, lengths)
+        mask = valid_mask(together_lengths, together.shape[-1], dtype)
+        assert not (together * (1 - mask)).any()
+        for row, n in enumerate(lengths.tolist()):
+            alone, alone_lengths = network(tracks[row : row + 1, :, :n], lengths[row : row + 1])
+            assert alone_lengths[0] == alone.shape[-1] == together_lengths[row]
+            for kind in set(POOLINGS) - {"channel"} if dtype == torch.float64 else POOLINGS:  # places along a profile are float32
+                pooling = make_pooling(kind, network.dim).to(dtype)
+                in_batch = pooling(together, together_lengths, mask)[row]
+                alone_pooled = pooling(alone, alone_lengths, torch.ones(1, 1, alone.shape[-1], dtype=dtype))[0]
+                assert (alone_pooled - in_batch).abs().max() <= tolerance, kind
+
+
+@PARTS
+@pytest.mark.parametrize("masked", [True, False])
+def test_every_network_learns(block, window_pool, norm, masked):
+    torch.manual_seed(0)
+    network = small_network(block=block, window_pool=window_pool, norm=norm, dropout=0.1, stochastic_shift=3, stem_kernel=5, stem_pool=3)
+    features, lengths = network(torch.rand(3, 6, 40), torch.tensor([40, 1, 17]), masked=masked)
+    assert features.shape[:2] == (3, network.dim) and lengths.max() <= features.shape[-1] and lengths.min() >= 1
+    features.square().sum().backward()
+    assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in network.parameters())
+    assert network.stem_conv.weight.grad.any()
+
+
+@PARTS
+def test_published_mode_does_not_look_at_lengths(block, window_pool, norm):
+    torch.manual_seed(0)
+    network = settled(small_network(block=block, window_pool=window_pool, norm=norm))
+    tracks = torch.rand(2, 6, 41)
+    with torch.no_grad():
+        features = [network(tracks, torch.tensor(lengths), masked=False)[0] for lengths in ([41, 41], [3, 20])]
+        masked, _ = network(tracks, torch.tensor([41, 41]))
+    assert torch.equal(*features)
+    torch.testing.assert_close(features[0], masked)
+
+
+@PARTS
+def test_mixed_precision_is_close_and_does_not_depend_on_padding(block, window_pool, norm):
+    torch.manual_seed(0)
+    network = small_network(block=block, window_pool=window_pool, norm=norm)
+    tracks, lengths = torch.rand(4, 6, 60), torch.tensor([60, 31, 1, 44])
+    results = []
+    for batch, enabled in ((tracks, False), (tracks, True), (torch.cat([tracks, torch.rand(4, 6, 17)], -1), True)):
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            features, found = network(batch, lengths)
+        results.append(features.float()[..., : int(found.max())])
+        assert features.dtype == (torch.bfloat16 if enabled else torch.float32)
+    exact, mixed, padded = results
+    distance = lambda a, b: float((a - b).detach().norm() / exact.detach().norm())  # noqa: E731
+    assert distance(mixed, exact) < 0.2 and distance(padded, mixed) < 0.2
+    mixed.square().sum().backward()
+    assert all(p.grad.dtype == torch.float32 and torch.isfinite(p.grad).all() for p in network.parameters())
+
+
+def test_training_batches_are_shifted():
+    torch.manual_seed(0)
+    network = small_network(norm="none", stochastic_shift=3)
+    tracks, lengths = torch.rand(1, 6, 32), torch.tensor([32])
+    shapes = {network(tracks, lengths)[0].shape[-1] for _ in range(30)}
+    assert shapes == {4, 5}
+    network.eval()
+    assert torch.equal(network(tracks, lengths)[0], network(tracks, lengths)[0])
+
+
+def test_stem_kernel_and_width():
+    assert small_network().stem_conv.kernel_size == (3,) and small_network(stem_kernel=7).stem_conv.kernel_size == (7,)
+    assert small_network().dim == 8 and small_network(block="bottleneck").dim == 32
+
+
+@pytest.mark.parametrize("part, name, nearest", [("block", "basik", "basic"), ("norm", "bach", "batch"), ("window_pool", "softmx", "softmax")])
+def test_unknown_parts_are_named(part, name, nearest):
+    with pytest.raises(ConfigError, match=f"Did you mean '{nearest}'"):
+        small_network(**{part: name})
