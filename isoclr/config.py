@@ -10,6 +10,7 @@ import dataclasses
 import difflib
 import hashlib
 import json
+import os
 import random
 import types
 import typing
@@ -113,6 +114,9 @@ def content_id(
     "Name of some content: equal content, equal name, on every machine and Python version."
     canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
     return hashlib.sha256(canonical.encode()).hexdigest()[:12]
+
+# %% ../nbs/00_config.ipynb #2d912faa
+os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 # %% ../nbs/00_config.ipynb #7dd98240
 def seed_everything(

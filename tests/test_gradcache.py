@@ -67,6 +67,28 @@ def test_as_the_whole_batch(name, n_chunks):
     torch.testing.assert_close(gradients(model), expected_gradients, rtol=1e-12, atol=1e-14)
 
 
+@pytest.mark.parametrize("n_chunks", [1, 3])
+def test_a_head_sees_the_whole_batch(n_chunks):
+    "Batch normalisation in a head that is a part of the loss: statistics and gradients of the whole batch."
+    def make():
+        torch.manual_seed(0)
+        head = nn.Sequential(nn.Linear(5, 4), nn.BatchNorm1d(4), nn.Linear(4, 3)).double()
+        return nn.ModuleDict({"encoder": network(), "head": head})
+
+    def with_head(model):
+        return lambda h1, h2: dcl_loss(*model["head"](torch.cat([h1, h2])).chunk(2))
+
+    model, chunks = make(), chunks_of_pairs()[:n_chunks]
+    torch.manual_seed(7)
+    expected = whole_batch(model["encoder"], chunks, with_head(model))
+    expected = expected[0], expected[-1] + gradients(model["head"]), [buffer.clone() for buffer in model["head"].buffers()]
+    model = make()
+    torch.manual_seed(7)
+    project = project_with(model["encoder"], chunks)
+    value, *_ = cached_backward(project, n_chunks, with_head(model), torch.Tensor.backward, model, nullcontext, model["head"])
+    torch.testing.assert_close((value, gradients(model), list(model["head"].buffers())), expected, rtol=1e-12, atol=1e-14)
+
+
 def test_accumulates_as_backward_does():
     model, chunks = small_model(), chunks_of_pairs()
     for _ in range(2):
@@ -88,11 +110,8 @@ def test_forward_passes_and_synchronisation(n_chunks, expected):
         yield
         depth.pop()
 
-    def backward(tensor):
-        within.append(bool(depth))
-        tensor.backward()
-
-    cached_backward(project_with(model, chunks), n_chunks, dcl_loss, backward, model, no_sync)
+    next(model.parameters()).register_hook(lambda _: within.append(bool(depth)))
+    cached_backward(project_with(model, chunks), n_chunks, dcl_loss, torch.Tensor.backward, model, no_sync)
     assert len(passes) == expected and within == [True] * (n_chunks - 1) + [False]
     assert [inside for graph, inside in passes if graph] == within
 
@@ -198,6 +217,40 @@ def chunks_of_a_rank(rank):
     found = value, gradients(model), len(reduced)
     del model
     return found
+
+
+class WithHead(nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(5)
+        self.encoder, self.head = small_model(), nn.Linear(small_model()(torch.zeros(1, 6, 20, dtype=torch.float64)).shape[1], 3).double()
+
+    def forward(self, tracks):
+        return self.encoder(tracks)
+
+
+def head_on_a_rank(rank):
+    "A head outside of the wrapped forward pass is reduced all the same, once."
+    bare = WithHead()
+    model = DistributedDataParallel(bare)
+    found = []
+    for n_chunks in (1, 2):
+        chunks = chunks_of_pairs(seed=rank)[:n_chunks]
+        loss = lambda h1, h2: dcl_loss(bare.head(h1), bare.head(h2), across_ranks=True)
+        cached_backward(project_with(model, chunks), n_chunks, loss, torch.Tensor.backward, model, model.no_sync, bare.head)
+        found.append(gradients(model))
+    del model
+    return found
+
+
+def test_a_head_on_two_ranks(tmp_path):
+    ranks = on_two_ranks(head_on_a_rank, tmp_path)
+    for n_chunks in (1, 2):
+        model = WithHead()
+        chunks = [chunk for rank in range(2) for chunk in chunks_of_pairs(seed=rank)[:n_chunks]]
+        expected = whole_batch(model.encoder, chunks, lambda h1, h2: dcl_loss(model.head(h1), model.head(h2)))[-1] + gradients(model.head)
+        for found in ranks:
+            torch.testing.assert_close(found[n_chunks - 1], expected, rtol=1e-9, atol=1e-14)
 
 
 def test_two_ranks(tmp_path):

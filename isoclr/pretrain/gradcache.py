@@ -6,7 +6,7 @@
 __all__ = ['frozen_statistics', 'cached_backward']
 
 # %% ../../nbs/pretrain/31b_gradcache.ipynb #22e0dcf4
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Callable, ContextManager, Iterator
 
 import torch
@@ -40,20 +40,21 @@ def _set_random_state(state: list[Tensor], device: torch.device) -> None:
 
 # %% ../../nbs/pretrain/31b_gradcache.ipynb #0aa55261
 def cached_backward(
-    project: Callable[[int], tuple[Tensor, Tensor]],  # number of a chunk → projections (b, D) of both members of its pairs
+    project: Callable[[int], tuple[Tensor, Tensor]],  # number of a chunk → vectors (b, D) of both members of its pairs
     n_chunks: int,  # at least 1
-    loss: Callable[[Tensor, Tensor], Tensor],  # projections (B, D) of all pairs → scalar
+    loss: Callable[[Tensor, Tensor], Tensor],  # vectors (B, D) of all pairs → scalar
     backward: Callable[[Tensor], None],  # such as `fabric.backward`
     model: nn.Module,  # that `project` runs
     no_sync: Callable[[], ContextManager],  # keeps gradients on this rank, such as `lambda: fabric.no_backward_sync(model)`
-) -> tuple[Tensor, Tensor, Tensor]:  # loss, and the projections (B, D) of both members; detached
+    head: nn.Module | None = None,  # a part of the model that `loss` runs, and `project` does not
+) -> tuple[Tensor, Tensor, Tensor]:  # loss, and the vectors (B, D) of both members; detached
     "Add the gradients of a loss over many chunks to the parameters, with the memory of one chunk."
     if n_chunks == 1:
         z1, z2 = project(0)
         value = loss(z1, z2)
         backward(value)
         return value.detach(), z1.detach(), z2.detach()
-    device = next(model.parameters()).device
+    device, of_loss = next(model.parameters()).device, [] if head is None else list(head.parameters())
     states, chunks = [], []
     with torch.no_grad(), frozen_statistics(model):
         for chunk in range(n_chunks):
@@ -63,17 +64,13 @@ def cached_backward(
     z1, z2 = (torch.cat(side).requires_grad_() for side in zip(*chunks))
     with torch.autocast(device.type, enabled=False):
         value = loss(z1, z2)
-        gradients = torch.autograd.grad(value, (z1, z2))
-    gradients = list(zip(*(side.split([len(z) for z, _ in chunks]) for side in gradients)))
+        g1, g2, *of_head = torch.autograd.grad(value, (z1, z2, *of_loss))
+    gradients = list(zip(*(side.split([len(z) for z, _ in chunks]) for side in (g1, g2))))
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        for chunk in range(n_chunks - 1):
-            with no_sync():
-                _backward_chunk(project, chunk, gradients[chunk], backward, states[chunk], device)
-        _backward_chunk(project, n_chunks - 1, gradients[-1], backward, states[-1], device)
+        for chunk in range(n_chunks):
+            last = chunk == n_chunks - 1
+            with nullcontext() if last else no_sync():
+                _set_random_state(states[chunk], device)
+                sent = list(zip(project(chunk), gradients[chunk])) + (list(zip(of_loss, of_head)) if last else [])
+                backward(sum((z.to(gradient.dtype) * gradient).sum() for z, gradient in sent))
     return value.detach(), z1.detach(), z2.detach()
-
-
-def _backward_chunk(project, chunk, gradients, backward, state, device) -> None:
-    "Project a chunk as before, and send the gradient of its projections back."
-    _set_random_state(state, device)
-    backward(sum((z.to(gradient.dtype) * gradient).sum() for z, gradient in zip(project(chunk), gradients)))

@@ -102,7 +102,7 @@ class ContrastiveModel(nn.Module):
     ):
         super().__init__()
         self.encoder = encoder
-        self.projector = Projector(encoder.dim, config.projector_hidden, config.projector_dim, config.projector_layers)
+        self.projector = Projector(encoder.dim, config.projector_hidden, config.projector_dim, config.projector_layers, norm="sync_batch")
 
     def forward(
         self,
@@ -110,12 +110,20 @@ class ContrastiveModel(nn.Module):
         lengths_1: Tensor,  # (B,)
         tokens_2: Tensor,  # (B, L2) uint8
         lengths_2: Tensor,  # (B,)
-    ) -> tuple[Tensor, Tensor]:  # (B, d) each
-        "Projections of both members of the pairs."
+    ) -> tuple[Tensor, Tensor]:  # (B, D) each
+        "Representations of both members of the pairs."
         longest = max(tokens_1.shape[1], tokens_2.shape[1])
         tokens = torch.cat([F.pad(tokens, (0, longest - tokens.shape[1]), value=PAD) for tokens in (tokens_1, tokens_2)])
         tracks = tracks_from_tokens(tokens, self.encoder.n_tracks)
-        return self.projector(self.encoder(tracks, torch.cat([lengths_1, lengths_2]))).chunk(2)
+        return self.encoder(tracks, torch.cat([lengths_1, lengths_2])).chunk(2)
+
+    def project(
+        self,
+        h1: Tensor,  # (B, D) representations of the first members
+        h2: Tensor,  # (B, D) and of the second
+    ) -> tuple[Tensor, Tensor]:  # (B, d) each
+        "Projections of both members of the pairs."
+        return self.projector(torch.cat([h1, h2]).float()).chunk(2)
 
 # %% ../../nbs/pretrain/33_pretrain.ipynb #64af0c57
 def _identity(encoder: nn.Module, config: PretrainConfig, store: TranscriptStore) -> dict[str, Any]:
@@ -148,6 +156,7 @@ class _Run:
         if compiled:
             model.encoder = torch.compile(model.encoder, dynamic=True)
         optimizer = make_optimizer(config.optimizer, model, config.learning_rate, config.weight_decay, fused=self.scaler is None)
+        self.bare = model
         self.model, self.optimizer = fabric.setup(model, optimizer)
         self.totals = torch.zeros(len(_SUMMED), device=fabric.device)
         self.first_bad = torch.full((), math.inf, device=fabric.device)
@@ -174,13 +183,15 @@ class _Run:
         seed = _seed_of(config.seed, batch, fabric.global_rank)
         torch.manual_seed(seed)
         generator = torch.Generator(fabric.device).manual_seed(seed)
-        chunks = [augment(chunk, config, generator) for chunk in self.feed.batch(batch)]
+        chunks, accuracy = [augment(chunk, config, generator) for chunk in self.feed.batch(batch)], []
         weight, group = (torch.cat([getattr(chunk, name) for chunk in chunks]) for name in ("weight", "group"))
 
-        def project(i):
+        def represent(i):
             return self.model(chunks[i].tokens_1, chunks[i].lengths_1, chunks[i].tokens_2, chunks[i].lengths_2)
 
-        def loss(z1, z2):
+        def loss(h1, h2):
+            z1, z2 = self.bare.project(h1, h2)
+            accuracy.append(contrastive_accuracy(z1, z2, group))
             value = self.loss(z1, z2, config.temperature, weight, group, exclude_group=config.exclude_group, across_ranks=fabric.world_size > 1)
             return value / config.accumulate
 
@@ -188,11 +199,11 @@ class _Run:
             return fabric.no_backward_sync(self.model, enabled=fabric.world_size > 1)
 
         with fabric.no_backward_sync(self.model, enabled=fabric.world_size > 1 and not last):
-            value, z1, z2 = cached_backward(project, len(chunks), loss, fabric.backward, self.model, no_sync)
+            value, *_ = cached_backward(represent, len(chunks), loss, fabric.backward, self.model, no_sync, self.bare.projector)
         valid = sum(chunk.lengths_1.sum() + chunk.lengths_2.sum() for chunk in chunks).float()
         padded = sum(len(chunk) * max(chunk.tokens_1.shape[1], chunk.tokens_2.shape[1]) * 2 for chunk in chunks)
         counts = [torch.full_like(valid, number) for number in (len(weight), padded)]
-        return torch.stack([value.float() * config.accumulate, contrastive_accuracy(z1, z2, group), counts[0], valid, counts[1]])
+        return torch.stack([value.float() * config.accumulate, *accuracy, counts[0], valid, counts[1]])
 
     def rate(self, step: int) -> float:
         "Learning rate of a step."
