@@ -12,7 +12,7 @@ import torch
 from isoclr.config import ConfigError, InputError
 from isoclr.models import encoder as encoder_module
 from isoclr.models.encoder import (
-    FAMILIES, PRESETS, Encoder, EncoderConfig, SalukiConfig, SalukiEncoder, TranscriptEncoder, build_encoder, load_encoder, preset,
+    FAMILIES, PRESETS, Encoder, EncoderConfig, MotifConfig, SalukiConfig, SalukiEncoder, TranscriptEncoder, build_encoder, load_encoder, preset,
 )  # fmt: skip
 
 SMALL = EncoderConfig(filters=(8, 10, 12), blocks=(1, 2, 1), dilations=(1, 4, 16))
@@ -63,6 +63,8 @@ FURTHER = {
     "constant dilation": SMALL.replace(dilation_doubles=False),
     "four tracks, dropout, shift": SMALL.replace(n_tracks=4, dropout=0.2, stochastic_shift=3),
     "saluki with branches": SalukiConfig(filters=8, residual=True),
+    "few motifs": MotifConfig(motifs=16, kernel_size=5, threshold=0.5, dim=8),
+    "motifs of four tracks": MotifConfig(n_tracks=4, motifs=16, kernel_size=8, threshold=0.5, dim=8),
     "shallow saluki": SalukiConfig(filters=8, blocks=2, kernel_size=4, pooling="mean"),
     **{f"norm {kind}": SMALL.replace(norm=kind) for kind in ("batch", "sync_batch", "group", "layer", "none")},
     **{f"pooling {kind}": SMALL.replace(pooling=kind) for kind in ("mean", "max", "last", "gru", "channel", "mean_max")},
@@ -162,6 +164,7 @@ def test_copies_and_seeds_leave_nothing_behind(tmp_path):
         (lambda: SalukiConfig(pooling="grue"), "Did you mean 'gru'"),
         (lambda: SalukiConfig(dropout=2.0), "below 1"),
         (lambda: preset("saluki", block="basic"), "SalukiConfig has no setting 'block'"),
+        (lambda: preset("motif", pooling="mean"), "MotifConfig has no setting 'pooling'"),
         (lambda: build_encoder({"filters": (8,)}), "No encoder is built from a dict"),
     ],
 )
@@ -170,7 +173,7 @@ def test_bad_settings_are_refused(make, message):
         make()
 
 
-@pytest.mark.parametrize("config", [SMALL, SalukiConfig(filters=8)], ids=["resnet", "saluki"])
+@pytest.mark.parametrize("config", [SMALL, SalukiConfig(filters=8), MotifConfig(motifs=16, dim=8)], ids=["resnet", "saluki", "motif"])
 def test_bad_input_is_refused(config):
     encoder = build_encoder(config)
     with pytest.raises(ValueError, match=r"\(B, 6, L\).*\(2, 4, 50\)"):
@@ -300,7 +303,7 @@ def hub(tmp_path, monkeypatch):
     return hub
 
 
-@pytest.mark.parametrize("config", [SMALL, SalukiConfig(filters=8)], ids=["resnet", "saluki"])
+@pytest.mark.parametrize("config", [SMALL, SalukiConfig(filters=8), MotifConfig(motifs=16, dim=8)], ids=["resnet", "saluki", "motif"])
 def test_to_the_hub_and_back(hub, config):
     encoder = settled(config)
     url = encoder.push_to_hub("lab/rna", token="secret", branch="v2", model_card_kwargs={"license": "cc-by-4.0"})
