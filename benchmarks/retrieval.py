@@ -91,23 +91,23 @@ def trained(arguments: argparse.Namespace, folder: Path, by_name: dict[str, Tran
     return vectors, pd.DataFrame(took)
 
 
-SETTINGS = {"batch_pairs": 64, "holdout": 0.2, "log_every": 10}
+SETTINGS = {"batch_pairs": 64, "holdout": 0.2, "holdout_seed": 1, "log_every": 10}  # the families of seed 0 were looked at while "motif" was designed
 ENCODERS = {
-    "motif": {"learning_rate": 3e-3},
-    "demo": {"learning_rate": 3e-3},
+    "motif": {"projector_dim": 0, "mask_share": 0.05},
+    "demo": {"steps": 100, "projector_dim": 128},  # a dilated ResNet; ten times as many families would suit it better
 }
 
 
 def heldout_rows(store: TranscriptStore) -> np.ndarray:
     "Rows of held-out groups."
-    return np.flatnonzero(holdout_groups(store.transcripts["group"], SETTINGS["holdout"], 0))
+    return np.flatnonzero(holdout_groups(store.transcripts["group"], SETTINGS["holdout"], SETTINGS["holdout_seed"]))
 
 
 def table(vectors: dict[str, list], store: TranscriptStore) -> pd.DataFrame:
     "A row each representation."
     rows = heldout_rows(store)
     found = retrieval(vectors, store.transcripts.gene_id.to_numpy()[rows], store.transcripts.group.to_numpy()[rows])
-    found["text"] = [f"{row.mean:.3f} [{row.low:.3f}, {row.high:.3f}]" for row in found.rename(columns={"mean": "mean_"}).rename(columns={"mean_": "mean"}).itertuples()]
+    found["text"] = [f"{mean:.3f} [{low:.3f}, {high:.3f}]" for mean, low, high in zip(found["mean"], found["low"], found["high"])]
     wide = found.pivot(index="representation", columns="task", values="text").loc[list(vectors)]
     return wide[["isoform@1", "homolog@1"]].reset_index()
 

@@ -112,7 +112,8 @@ def _random_transcripts(n: int, n_positions: int, n_tracks: int) -> Tensor:
 class MotifNetwork(nn.Module):
     "Tracks → how often each detector fires in each region, standardised → vector."
 
-    momentum = 0.05  # share that a batch has in the running statistics
+    momentum = 0.02  # share that a batch, or a chunk of it, has in the running statistics
+    most = 3.0  # standard deviations at which a deviation saturates
     least_sd = 1e-5  # of a rate: a thirtieth of the usual one; keeps a pool that is silent as a whole from dividing by zero
 
     def __init__(
@@ -121,7 +122,7 @@ class MotifNetwork(nn.Module):
         motifs: int = 1024,  # M, detectors
         kernel_size: int = 12,  # K, positions that a detector sees
         threshold: float = 3.0,  # at first, in standard deviations of the response to random bases
-        dim: int = 512,  # D, dimensions of the vector
+        dim: int = 1024,  # D, dimensions of the vector
     ):
         super().__init__()
         if n_tracks not in (4, 6):
@@ -188,10 +189,11 @@ class MotifNetwork(nn.Module):
         rates: Tensor,  # (B, P, M)
         present: Tensor,  # (B, P, 1)
     ) -> Tensor:  # (B, P, M), 0 where a transcript lacks the region
-        "Deviations from what is usual."
+        "Deviations from what is usual, in standard deviations, up to `most`."
         sd = self.running_var.sqrt()
         usual = sd.median(1, keepdim=True).values.clamp_min(self.least_sd)
-        return (rates - self.running_mean) / (sd + usual) * present
+        deviations = (rates - self.running_mean) / (sd + usual)
+        return self.most * torch.tanh(deviations / self.most) * present
 
     @torch.compiler.disable  # the compiler would compute deviations again on the way back, from statistics that have moved
     def forward(

@@ -88,7 +88,7 @@ class MotifConfig(Config):
     motifs: int = 1024  # detectors
     kernel_size: int = 12  # positions that a detector sees
     threshold: float = 3.0  # at first, in standard deviations of the response to random bases
-    dim: int = 512  # dimensions of the representation
+    dim: int = 1024  # dimensions of the representation
     padding: str = "masked"  # the only way here
 
     def check(self):

@@ -56,7 +56,7 @@ class PretrainConfig(PairConfig):
     exclude_group: bool = True  # members of a homology group never repel each other
     temperature: float = 0.1  # of the loss
     projector_hidden: int = 128  # width of the projector
-    projector_dim: int = 64  # dimensions that the loss compares
+    projector_dim: int = 64  # dimensions that the loss compares; 0: the representation itself, without a projector
     projector_layers: int = 2  # hidden layers of the projector
     optimizer: str = "adamw"  # "adamw" or "lamb"
     learning_rate: float = 3e-3  # at its peak
@@ -75,7 +75,7 @@ class PretrainConfig(PairConfig):
 
     def check(self):
         super().check()
-        counts = ("steps", "accumulate", "log_every", "checkpoint_every", "projector_hidden", "projector_dim")
+        counts = ("steps", "accumulate", "log_every", "checkpoint_every", "projector_hidden")
         for name in (*counts, "learning_rate", "temperature", "clip_norm"):
             if not 0 < getattr(self, name) < math.inf:
                 raise ConfigError(f"{name} = {getattr(self, name)} must be above 0, and finite.")
@@ -115,7 +115,8 @@ class ContrastiveModel(nn.Module):
     ):
         super().__init__()
         self.encoder = encoder
-        self.projector = Projector(encoder.dim, config.projector_hidden, config.projector_dim, config.projector_layers, norm="sync_batch")
+        sizes = config.projector_hidden, config.projector_dim, config.projector_layers
+        self.projector = Projector(encoder.dim, *sizes, norm="sync_batch") if config.projector_dim else nn.Identity()
 
     def forward(
         self,
@@ -302,12 +303,14 @@ def _refuse_early(store: TranscriptStore, folder: Path, encoder: nn.Module, conf
 
 @contextmanager
 def _as_it_was(device: torch.device) -> Iterator[None]:
-    "Inside, gradients are computed and all generators may be used; afterwards both are as they were."
-    python, numpy = random.getstate(), np.random.get_state()
+    "Inside, float32 is the default, gradients are computed, and all generators may be used; afterwards everything is as it was."
+    dtype, python, numpy = torch.get_default_dtype(), random.getstate(), np.random.get_state()
+    torch.set_default_dtype(torch.float32)
     try:
         with torch.inference_mode(False), torch.enable_grad(), torch.random.fork_rng([device] if device.type == "cuda" else []):
             yield
     finally:
+        torch.set_default_dtype(dtype)
         random.setstate(python)
         np.random.set_state(numpy)
 
