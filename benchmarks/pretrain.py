@@ -159,15 +159,15 @@ class Ours(Preparation):
         chunks = self.prepare(step)
         weight, group = (torch.cat([getattr(chunk, name) for chunk in chunks]) for name in ("weight", "group"))
 
-        def project(i: int) -> tuple[Tensor, Tensor]:
+        def represent(i: int) -> tuple[Tensor, Tensor]:
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
                 return self.model(chunks[i].tokens_1, chunks[i].lengths_1, chunks[i].tokens_2, chunks[i].lengths_2)
 
-        def loss(z1: Tensor, z2: Tensor) -> Tensor:
-            return dcl_loss(z1, z2, self.config.temperature, weight, group)
+        def loss(h1: Tensor, h2: Tensor) -> Tensor:
+            return dcl_loss(*self.model.project(h1, h2), self.config.temperature, weight, group)
 
         self.optimizer.zero_grad()
-        cached_backward(project, len(chunks), loss, Tensor.backward, self.model, nullcontext)
+        cached_backward(represent, len(chunks), loss, Tensor.backward, self.model, nullcontext, self.model.projector)
         self.optimizer.step()
         return len(weight)
 

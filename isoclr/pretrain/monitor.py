@@ -70,7 +70,7 @@ def transcript_vectors(
 ) -> Tensor:  # (len(rows), D) float32 on the device of the encoder, in the order of `rows`
     "Representations of transcripts."
     device, modes = next(encoder.parameters(), torch.empty(0)).device, {module: module.training for module in encoder.modules()}
-    vectors = torch.empty(len(rows), encoder.dim, device=device)
+    vectors = torch.empty(len(rows), encoder.dim, dtype=torch.float32, device=device)
     encoder.eval()
     try:
         with torch.inference_mode(), torch.autocast(device.type, autocast, enabled=autocast is not None):
