@@ -74,7 +74,7 @@ def trained(arguments: argparse.Namespace, folder: Path, by_name: dict[str, Tran
     vectors, took = {}, []
     two = by_name["human, mouse"]
     rows = heldout_rows(two)
-    for preset, settings in ENCODERS.items():
+    for preset, settings in ((name, ENCODERS[name]) for name in arguments.encoders):
         steps = settings.get("steps", arguments.steps)
         for name, store in by_name.items():
             for seed in arguments.seeds if preset == "motif" else arguments.seeds[:1]:
@@ -123,6 +123,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path(os.environ.get("ISOCLR_TEST_DATA", HERE.parents[1] / "shared" / "data")))
     parser.add_argument("--steps", type=int, default=200, help="of each training")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1], help="of weights, pairs and masking")
+    parser.add_argument("--encoders", nargs="+", choices=list(ENCODERS), default=list(ENCODERS))
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--progress", action="store_true", help="show progress bars")
     parser.add_argument("--folder", type=Path, help="keep stores and runs here, and go on with what is there")
