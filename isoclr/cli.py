@@ -120,7 +120,7 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--version", action="version", version=f"isoclr {__version__}")
     top.add_argument("--debug", action="store_true", help="show the traceback of an error")
     commands = top.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    demo = commands.add_parser("demo", help="from simulated genomes to a map, about five minutes on two cores")
+    demo = commands.add_parser("demo", help="from simulated genomes to a map, seven minutes on two busy cores")
     demo.set_defaults(call=_demo)
     one = commands.add_parser(
         "run", help="run one experiment: build, pretrain, probe or explore", formatter_class=argparse.RawDescriptionHelpFormatter,
