@@ -97,8 +97,9 @@ class StoreReader(StoreFolder):
         "A batch of transcripts."
         offsets, lengths = (values[np.asarray(rows, np.int64)] for values in self._spans)
         batch = np.full((len(lengths), lengths.max(initial=0)), PAD, np.uint8)
+        nucleotides = np.asarray(self.nucleotides)  # the same bytes: slices of an array cost less than those of a memory map
         for line, offset, length in zip(batch, offsets.tolist(), lengths.tolist()):
-            line[:length] = self.nucleotides[offset : offset + length]
+            line[:length] = nucleotides[offset : offset + length]
         return batch, lengths.astype(np.int32)
 
     def batches(

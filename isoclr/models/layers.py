@@ -203,6 +203,25 @@ def make_norm(
     return NORMS[kind](n_channels)
 
 # %% ../../nbs/models/20_layers.ipynb #846cf250
+class _MaxOfPairs(torch.autograd.Function):
+    "x (B, C, L) of even L, mask (B, 1, L) → (B, C, L/2), 0 where the window has no sequence."
+
+    @staticmethod
+    def forward(ctx, x, mask):
+        (first, second), (some, both) = x.unflatten(-1, (-1, 2)).unbind(-1), mask.to(x.dtype).unflatten(-1, (-1, 2)).unbind(-1)
+        better = (second > first).logical_and_(both.bool())
+        ctx.save_for_backward(better, some)
+        return torch.where(better, second, first).mul_(some)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, dy):
+        better, some = ctx.saved_tensors
+        dy = dy * some
+        to_second = dy * better
+        return torch.stack([dy - to_second, to_second], -1).flatten(-2), None
+
+
 def max_pool(
     x: Tensor,  # (B, C, L)
     lengths: Tensor,  # (B,) valid positions
@@ -210,12 +229,18 @@ def max_pool(
     size: int = 2,  # positions in a window, and the step from one window to the next
 ) -> tuple[Tensor, Tensor, Tensor | None]:  # (B, C, L'), (B,), (B, 1, L') with L' = ceil(L / size); zero at padded positions
     "Maximum of neighbouring positions, and the lengths and mask that go with it."
-    lengths = torch.div(lengths + size - 1, size, rounding_mode="floor")
+    shorter = torch.div(lengths + size - 1, size, rounding_mode="floor")
     if mask is None:
-        return F.max_pool1d(x, size, ceil_mode=True), lengths, None
+        return F.max_pool1d(x, size, ceil_mode=True), shorter, None
+    if size in (2, 4):
+        missing = (0, x.shape[-1] % 2)
+        pooled = _MaxOfPairs.apply(*((F.pad(x, missing), F.pad(mask, missing)) if missing[1] else (x, mask)))
+        lengths = torch.div(lengths + 1, 2, rounding_mode="floor")
+        mask = valid_mask(lengths, pooled.shape[-1], mask.dtype)
+        return (pooled, lengths, mask) if size == 2 else max_pool(pooled, lengths, mask)
     pooled = F.max_pool1d(x.masked_fill(mask == 0, torch.finfo(x.dtype).min), size, ceil_mode=True)
-    mask = valid_mask(lengths, pooled.shape[-1], mask.dtype)
-    return pooled.masked_fill(mask == 0, 0), lengths, mask
+    mask = valid_mask(shorter, pooled.shape[-1], mask.dtype)
+    return pooled.masked_fill(mask == 0, 0), shorter, mask
 
 
 def mean_pool(
