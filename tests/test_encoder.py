@@ -85,7 +85,7 @@ def test_every_setting_is_indifferent_to_padding_learns_and_loads(config, tmp_pa
             assert (alone[0] - together[row]).abs().max() <= 1e-5 * max(1.0, float(alone.abs().max()))
     encoder.save_pretrained(tmp_path)
     again = load_encoder(tmp_path)
-    assert again.config == config and torch.equal(again(tracks, lengths), encoder(tracks, lengths))
+    assert again.pretraining == encoder.pretraining and again.config == config and torch.equal(again(tracks, lengths), encoder(tracks, lengths))
     encoder.train()(tracks, lengths).square().sum().backward()
     assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in encoder.parameters())
 
@@ -306,11 +306,12 @@ def hub(tmp_path, monkeypatch):
 @pytest.mark.parametrize("config", [SMALL, SalukiConfig(filters=8), MotifConfig(motifs=16, dim=8)], ids=["resnet", "saluki", "motif"])
 def test_to_the_hub_and_back(hub, config):
     encoder = settled(config)
+    encoder.pretraining = {"longest_nt": 90}
     url = encoder.push_to_hub("lab/rna", token="secret", branch="v2", model_card_kwargs={"license": "cc-by-4.0"})
     assert url == "https://hub/lab/rna"
-    assert sorted(path.name for path in (hub.root / "lab/rna/v2").iterdir()) == ["README.md", "config.json", "model.safetensors"]
+    assert sorted(path.name for path in (hub.root / "lab/rna/v2").iterdir()) == ["README.md", "config.json", "model.safetensors", "training.json"]
     again = load_encoder("lab/rna", revision="v2", token="secret")
-    assert hub.calls[-1] == ("download", "lab/rna", "v2", ["README.md", "config.json", "model.safetensors"], {"token": "secret"})
+    assert hub.calls[-1] == ("download", "lab/rna", "v2", ["README.md", "config.json", "model.safetensors", "training.json"], {"token": "secret"})
     tracks, lengths = torch.rand(2, 6, 90), torch.tensor([90, 50])
     assert again.config == config and torch.equal(again(tracks, lengths), encoder(tracks, lengths))
     assert 'license: "cc-by-4.0"' in again.card

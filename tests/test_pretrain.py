@@ -76,6 +76,7 @@ def test_a_finished_run(store, straight):
     training = json.loads((folder / "encoder" / "training.json").read_text())
     assert training["heldout_groups"] == sorted(set(store.transcripts["group"][held_out]))
     assert training["pretrain"] == json.loads(json.dumps(CONFIG.to_dict())) and training["store"]["content_hash"] == store.content_hash
+    assert training["longest_nt"] == store.transcripts["length_nt"].max() and 0 < training["coding_share"] <= 1 and encoder.pretraining == training
     monitor = Monitor(store, np.flatnonzero(held_out))
     for name, each in (("trained", encoder), ("untrained", build_encoder(TINY, CONFIG.seed).eval())):
         assert training["heldout_retrieval"][name] == pytest.approx(monitor.measure(each))

@@ -36,7 +36,7 @@ def _local_folder(folder_or_repo: str | Path, revision: str | None, download: di
     if not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", str(folder_or_repo)):
         raise InputError(f"{folder_or_repo} is not a folder, nor a repository of the hub, which is written owner/name. Give one of them.")
     try:
-        return Path(snapshot_download(str(folder_or_repo), revision=revision, allow_patterns=[*_FILES, "README.md"], **download))
+        return Path(snapshot_download(str(folder_or_repo), revision=revision, allow_patterns=[*_FILES, "README.md", "training.json"], **download))
     except (OSError, ValueError) as error:
         raise InputError(
             f"There is no folder {folder_or_repo} in {Path.cwd()}, and no encoder of that name could be fetched from the hub: "
@@ -58,7 +58,7 @@ class TranscriptEncoder(
         body: nn.Module,  # (tracks, lengths, masked) → (feature map, lengths), with `dim`
     ):
         super().__init__()
-        self.config, self.card = config, None
+        self.config, self.card, self.pretraining = config, None, None
         self.masked = config.padding == "masked"
         self.body = body
         self.pooling = make_pooling(config.pooling, body.dim) if hasattr(config, "pooling") else None
@@ -121,6 +121,9 @@ def _write_encoder(encoder: TranscriptEncoder, folder: Path, model_card_kwargs: 
         save_file({name: tensor.detach().cpu().contiguous() for name, tensor in encoder.state_dict().items()}, partial)
     with atomic_file(folder / "config.json") as partial:
         partial.write_text(json.dumps({"family": encoder.family, **encoder.config.to_dict()}, indent=1) + "\n", encoding="utf-8")
+    if encoder.pretraining is not None:
+        with atomic_file(folder / "training.json") as partial:
+            partial.write_text(json.dumps(encoder.pretraining, indent=1) + "\n", encoding="utf-8")
     if model_card_kwargs or not (folder / "README.md").exists():
         card = model_card(encoder, **model_card_kwargs) if model_card_kwargs else encoder.card or model_card(encoder)
         with atomic_file(folder / "README.md") as partial:
@@ -247,6 +250,7 @@ def _read_encoder(folder: Path, wanted: type[TranscriptEncoder]) -> TranscriptEn
         encoder = build_encoder(FAMILIES[family].config_type.from_dict(settings))
         encoder.load_state_dict(load_file(folder / "model.safetensors"))
         encoder.card = (folder / "README.md").read_text(encoding="utf-8") if (folder / "README.md").is_file() else None
+        encoder.pretraining = json.loads((folder / "training.json").read_text(encoding="utf-8")) if (folder / "training.json").is_file() else None
     except (ConfigError, json.JSONDecodeError, UnicodeDecodeError, SafetensorError, RuntimeError) as error:
         raise InputError(f"{folder} is not a usable encoder: {error} Save it again, or take another one.") from error
     return encoder.eval()

@@ -390,7 +390,8 @@ class _Record:
         results = {name: self.monitor.measure(each.to(run.fabric.device)) for name, each in (("trained", encoder), ("untrained", self.untrained))}
         training = {
             **self.identity, "step": chosen["step"] if chosen else run.config.steps, "training_seconds": round(time.perf_counter() - self.began, 1),
-            "species": store.species, "heldout_groups": sorted(set(store.transcripts["group"].iloc[rows])),
+            "species": store.species, "longest_nt": int(store.transcripts["length_nt"].max()), "coding_share": float((store.transcripts["cds_start"] >= 0).mean()),
+            "heldout_groups": sorted(set(store.transcripts["group"].iloc[rows])),
             "heldout_retrieval": {**results, "k-mer": self.monitor.baseline}, "kmer_baselines": self.monitor.baseline_names,
         }  # fmt: skip
         with atomic_folder(folder) as partial:
