@@ -9,6 +9,7 @@ __all__ = ['parse_assignments', 'parser', 'main']
 import argparse
 import ast
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Sequence
 
 from . import __version__
@@ -53,6 +54,32 @@ def _demo(arguments: argparse.Namespace) -> str:
     done = chain(runs_folder=arguments.runs_folder)
     notebooks = "\n".join(f"  {stage.notebook}" for stage in done.values())
     return f"\n{done['probe'].path('summary.txt').read_text()}\nExecuted notebooks:\n{notebooks}\nMap (open it in a browser):\n  {done['explore'].path('map.html')}"
+
+# %% ../nbs/70_cli.ipynb #6550916b
+def _probe(arguments: argparse.Namespace) -> str:
+    "`isoclr probe`: encoders beside each other and every baseline."
+    from isoclr.runs import run
+
+    given = {"store": arguments.store, "encoders": _named(arguments.encoder), "tasks": arguments.tasks, "labels": arguments.labels or ""}
+    done = run("probe", runs_folder=arguments.runs_folder, **{**given, **parse_assignments(arguments.values)})
+    files = "\n".join(f"  {done.path(name)}" for name in ("summary.csv", "comparisons.csv", "leakage.csv", "scores.csv", "scores.html", "embeddings.h5ad") if done.path(name).exists())
+    return f"{done.path('summary.txt').read_text()}\nTables, figure, embeddings, and the notebook that made them:\n{files}\n  {done.notebook}"
+
+
+def _named(
+    texts: Sequence[str],  # "NAME=FOLDER", or folders
+) -> dict[str, str]:  # name → folder
+    "Encoders by name; a folder alone is named after itself, or the run that it belongs to."
+    found = {}
+    for text in texts:
+        name, equals, folder = text.partition("=")
+        if not equals:
+            folder, path = text, Path(text).resolve()
+            name = path.parent.name if path.name == "encoder" else path.name
+        if name in found:
+            raise ConfigError(f"Two encoders are named {name!r}: give names of their own, --encoder NAME={folder}.")
+        found[name] = folder
+    return found
 
 # %% ../nbs/70_cli.ipynb #6edd4c45
 def _data_list(arguments: argparse.Namespace) -> str:
@@ -113,6 +140,23 @@ def _add_data(commands: Any) -> None:
         command.add_argument("--cache", metavar="FOLDER", help="where data sets are kept (default: $ISOCLR_DATA, else the system's cache folder)")
         command.set_defaults(call=call)
 
+# %% ../nbs/70_cli.ipynb #af25fd9f
+def _add_probe(commands: Any) -> argparse.ArgumentParser:
+    "The grammar of `isoclr probe`."
+    command = commands.add_parser(
+        "probe", help="compare encoders with each other and with baselines", formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="examples:\n  isoclr probe --store runs/build/0123456789ab/store --encoder runs/pretrain/ba9876543210/encoder --tasks all --labels labels/\n"
+               "  isoclr probe --store store --encoder new=runs/new/encoder --encoder old=runs/old/encoder --tasks half_life_human,rna_class seeds=[0,1,2]\n"
+               "Further settings are those of the experiment: isoclr run probe --parameters",
+    )
+    command.add_argument("--store", required=True, metavar="FOLDER", help="folder of a TranscriptStore")
+    command.add_argument("--encoder", required=True, action="append", metavar="[NAME=]FOLDER", help="folder of a pretrained encoder; can be given several times")
+    command.add_argument("--tasks", default="all", metavar="TASKS", help="all (default), names of built-in tasks with commas between, or the path of a JSON list of label tables")
+    command.add_argument("--labels", metavar="FOLDER", help="folder with the label files of built-in tasks (default: the data cache)")
+    command.add_argument("values", nargs="*", metavar="name=value", help="further parameters of the probe experiment")
+    command.set_defaults(call=_probe)
+    return command
+
 # %% ../nbs/70_cli.ipynb #d5891fc0
 def parser() -> argparse.ArgumentParser:
     "The command line's grammar."
@@ -131,8 +175,9 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--parameters", action="store_true", help="list the experiment's parameters and their defaults")
     one.add_argument("--force", action="store_true", help="remove the finished run and run again")
     one.set_defaults(call=_run)
+    probe = _add_probe(commands)
     _add_data(commands)
-    for command in (demo, one):
+    for command in (demo, one, probe):
         command.add_argument("--runs-folder", default="runs", metavar="FOLDER", help="where run folders are (default: runs)")
     return top
 

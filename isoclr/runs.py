@@ -9,6 +9,7 @@ __all__ = ['experiments', 'experiment_notebook', 'Parameter', 'experiment_parame
 # %% ../nbs/60_runs.ipynb #f9a97556
 import ast
 import json
+import math
 import os
 import platform
 import shutil
@@ -122,6 +123,17 @@ def run_id(
     stands_for = {name: _identity(value) if known[name].is_path else value for name, value in parameters.items()}
     return content_id({"experiment": experiment_notebook(experiment).stem, "parameters": stands_for})
 
+# %% ../nbs/60_runs.ipynb #a65b3664
+def _plain(value: Any) -> Any:
+    "Results as JSON has them: a number that is not known (NaN) is null."
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if hasattr(value, "item"):  # numbers of numpy
+        value = value.item()
+    return None if isinstance(value, float) and math.isnan(value) else value
+
 # %% ../nbs/60_runs.ipynb #f86eadb3
 class Run:
     "One run of an experiment: a folder with `config.json`, the executed notebook, and, once it is finished, `results.json`."
@@ -182,11 +194,11 @@ class Run:
 
     def finish(
         self,
-        results: Mapping[str, Any],  # what JSON can hold
+        results: Mapping[str, Any],  # what JSON can hold; NaN becomes null
     ) -> None:
         "Write `results.json`; from then on the run counts as finished. The last call of an experiment notebook."
         with atomic_file(self.folder / "results.json") as partial:
-            partial.write_text(json.dumps(results, indent=1, allow_nan=False), encoding="utf-8")
+            partial.write_text(json.dumps(_plain(results), indent=1, allow_nan=False), encoding="utf-8")
 
 # %% ../nbs/60_runs.ipynb #950dd5f3
 def _progress_of(run: Run) -> tuple[int, dict[str, Any]]:
@@ -316,6 +328,6 @@ def chain(
     store = str(built.path("store"))
     tasks = {"tasks": str(built.path("tasks.json"))} if "tasks" not in probe else {}
     trained = run("pretrain", **common, store=store, **pretrain)
-    probed = run("probe", **common, store=store, encoder=str(trained.path("encoder")), **tasks, **probe)
+    probed = run("probe", **common, store=store, encoders={"trained": str(trained.path("encoder"))}, **tasks, **probe)
     explored = run("explore", **common, embeddings=str(probed.path("embeddings.h5ad")), **explore)
     return {"build": built, "pretrain": trained, "probe": probed, "explore": explored}
