@@ -114,8 +114,8 @@ def peak_mb() -> float:
     "Largest resident set of this process so far."
     status = Path("/proc/self/status")
     if status.is_file():  # Linux: what getrusage says there is at least the size of the process that started this one
-        return int(status.read_text().split("VmHWM:")[1].split()[0]) / 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024 ** (1 + (sys.platform == "darwin"))
+        return int(status.read_text().split("VmHWM:")[1].split()[0]) * 1024 / 1e6
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e6
 
 
 def measure_here(name: str, store: Path, rows: int) -> None:
@@ -137,8 +137,8 @@ def measured(name: str, store: TranscriptStore, arguments: argparse.Namespace) -
     return found
 
 
-def shown(values: list[float]) -> str:
-    return f"{median(values):.3g}" + (f" ({min(values):.3g}–{max(values):.3g})" if len(values) > 1 else "")
+def shown(values: list[float], form: str = ".3g") -> str:
+    return f"{median(values):{form}}" + (f" ({min(values):{form}}–{max(values):{form}})" if len(values) > 1 else "")
 
 
 def rows_of(store: TranscriptStore, arguments: argparse.Namespace) -> list[dict]:
@@ -152,12 +152,12 @@ def rows_of(store: TranscriptStore, arguments: argparse.Namespace) -> list[dict]
     ours, theirs = values("words", "seconds"), [seconds * times for seconds in values("scikit-learn", "seconds")]
     name = f"3- to 7-mers, sparse: {words['shape'][0]:,} × {words['shape'][1]:,}, {words['values'] / np.prod(words['shape']):.0%} not 0"
     against = f"{shown(theirs)} scikit-learn, of {arguments.subset:,} transcripts, times {times:.3g}; at most {rounds[0]['scikit-learn']['apart']:.0e} apart"
-    memory = f"{shown(values('scikit-learn', 'peak_mb'))} scikit-learn, {arguments.subset:,} transcripts alone"
+    memory = f"{shown(values('scikit-learn', 'peak_mb'), ',.0f')} scikit-learn, {arguments.subset:,} transcripts alone"
     table = [
         (name, "s", shown(ours), against, f"{median(theirs) / median(ours):.3g}×", "≤ 60 s"),
-        (f"peak memory of that process ({shown(values('words', 'before_mb'))} after imports)", "MB", shown(values("words", "peak_mb")), memory, "", "≤ 2,048 MB"),
+        (f"peak memory of that process ({shown(values('words', 'before_mb'), ',.0f')} after imports)", "MB", shown(values("words", "peak_mb"), ",.0f"), memory, "", "≤ 2,000 MB"),
         ("128 principal components of them", "s", shown(values("components", "seconds")), "", "", ""),
-        ("peak memory of that process", "MB", shown(values("components", "peak_mb")), "", "", ""),
+        ("peak memory of that process", "MB", shown(values("components", "peak_mb"), ",.0f"), "", "", ""),
     ]
     table += [(name, "s", shown(values(name, "seconds")), "", "", "") for name in list(MEASURES)[3:]]
     return [dict(zip(("measured", "unit", "ours", "against", "ratio", "goal"), line)) for line in table]

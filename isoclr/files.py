@@ -9,7 +9,6 @@ __all__ = ['open_text', 'sha256', 'clear_leftovers', 'atomic_file', 'atomic_fold
 import errno
 import gzip
 import hashlib
-import io
 import os
 import re
 import shutil
@@ -29,10 +28,9 @@ def open_text(
     if not path.is_file():
         there = "is a folder, not a file" if path.is_dir() else "does not exist"
         raise InputError(f"{path} {there}. Give the path of a file; relative paths start at {Path.cwd()}.")
-    raw = open(path, "rb")
-    compressed = raw.read(2) == b"\x1f\x8b"
-    raw.seek(0)
-    return io.TextIOWrapper(gzip.GzipFile(fileobj=raw) if compressed else raw, encoding="utf-8")
+    with open(path, "rb") as raw:
+        compressed = raw.read(2) == b"\x1f\x8b"
+    return (gzip.open if compressed else open)(path, "rt", encoding="utf-8")
 
 # %% ../nbs/01_files.ipynb #66ceec75
 def sha256(

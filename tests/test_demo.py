@@ -17,7 +17,8 @@ def stages(tmp_path_factory) -> dict[str, runs.Run]:
 
 @pytest.fixture(scope="module")
 def table(stages) -> pd.DataFrame:
-    return pd.read_csv(stages["probe"].path("scores.csv")).set_index(["task", "metric", "representation"])
+    summary = pd.read_csv(stages["probe"].path("summary.csv"))
+    return summary[summary["method"] != "trees"].set_index(["task", "metric", "representation"])
 
 
 @pytest.mark.slow
@@ -38,7 +39,7 @@ def test_trained_beats_untrained_beyond_the_intervals(table, task, metric):
 def test_every_probe_has_five_seeds_or_more_and_a_baseline(table):
     probes = table[table.index.get_level_values("metric") != "share"]
     assert (probes.seeds.str.split(",").str.len() >= 5).all()
-    assert set(table.index.get_level_values("representation")) >= {"trained", "untrained", "k-mer"}
+    assert set(table.index.get_level_values("representation")) == {"trained", "untrained", "k-mer", "k-mer PCA", "codon usage", "features"}
     assert np.isfinite(table[["mean", "low", "high"]].to_numpy()).all()
 
 
@@ -48,6 +49,8 @@ def test_the_tested_families_were_held_out_of_pretraining(stages):
     tested = pd.read_csv(stages["probe"].path("splits.csv"))
     seen = set(store.transcripts.group) - set(stages["probe"].results["heldout_groups"])
     assert len(tested) and not set(tested.group) & seen
+    leakage = pd.read_csv(stages["probe"].path("leakage.csv"))
+    assert len(leakage) == 30 and (leakage["shared_groups"] == 0).all()
 
 
 @pytest.mark.slow

@@ -211,6 +211,17 @@ def test_what_does_not_fit(families):
     pd.testing.assert_frame_equal(leakage_report(task, splits, obs, sequences[::-1], rows), leakage_report(task, splits, obs, sequences))
 
 
+def test_splits_with_an_empty_side_and_no_splits_are_refused():
+    obs = pd.DataFrame({"species": "human", **{name: list("abcd") for name in ("transcript_id", "gene_id", "group")}})
+    rows, none = np.arange(4), np.arange(0)
+    for empty in (Split(0, none, rows[:2], 4), Split(0, rows[:2], none, 4)):
+        for of in (lambda: worst_pairs(None, empty, obs, ["ACGTTGCA" * 4] * 4), lambda: leakage_report(None, [empty], obs)):
+            with pytest.raises(InputError, match="units to train on and"):
+                of()
+    with pytest.raises(InputError, match="no splits"):
+        leakage_report(None, [], obs)
+
+
 @pytest.mark.data
 def test_what_splits_of_real_regions_leak(shared_data, tmp_path):
     "Isoforms by transcript, homologs by gene; by homology only what HomoloGene does not know: CDK11A and its twin CDK11B."

@@ -45,7 +45,8 @@ def test_the_store_accounts_for_every_row(stages):
 def test_half_life_is_probed_in_both_species(stages):
     labels = stages["probe"].results["labels"]
     assert labels["half_life_human"]["matched"] == 278 and labels["half_life_mouse"]["matched"] == 215  # by symbol; see test_tasks.py
-    table = pd.DataFrame(stages["probe"].results["scores"]).set_index(["task", "metric", "representation"])
+    table = pd.DataFrame(stages["probe"].results["scores"])
+    table = table[table["method"] != "trees"].set_index(["task", "metric", "representation"])
     assert table.loc[("half_life_human", "pearson", "features"), "mean"] > 0.3, "length, GC and exon density know something of real half-life"
     assert table.loc[("isoform@1", "share", "k-mer"), "mean"] > 0.85
 

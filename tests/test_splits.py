@@ -294,3 +294,10 @@ def test_a_gene_on_two_chromosomes_counts_for_its_first(made):
     moved = obs.assign(chrom=obs.chrom.where(np.arange(120) != 1, "chrY"))
     config = SplitConfig(kind="chromosome", seeds=(0,), test_fraction=0.25)
     assert same(task_splits(genes, moved, config), task_splits(genes, obs, config))
+
+
+def test_published_folds_leave_the_caller_s_array_alone():
+    eligible = np.ones(4, dtype=bool)
+    with pytest.warns(UserWarning, match="no published fold"):
+        splits = fold_splits(["a", "a", "b", ""], eligible)
+    assert eligible.all() and [s.n_eligible for s in splits] == [3, 3]

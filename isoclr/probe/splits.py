@@ -209,7 +209,7 @@ def fold_splits(
         )
     if not assigned.all():
         warnings.warn(f"{(~assigned).sum()} of {len(folds)} units have no published fold: they are neither trained on nor tested.", stacklevel=2)
-    eligible &= assigned
+    eligible = eligible & assigned
     tests = {number: np.flatnonzero((folds == name) & eligible) for number, name in enumerate(names)}
     if not eligible.any():
         raise InputError("No unit with a published fold was held out of pretraining: there is nothing to test.")
