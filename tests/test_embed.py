@@ -51,6 +51,7 @@ def test_embeddings_do_not_depend_on_the_batch(store, encoder, one_by_one, token
     X = embed(store, encoder, token_budget=token_budget, progress=False).X
     assert X.dtype == np.float32 and np.abs(X - one_by_one).max() < 1e-5
     assert one_by_one.std(0).max() > 1e-3  # it would be easy to agree on a constant
+    assert store.transcripts.length_nt.max() > 1000  # from there on batches end at a multiple of 64
 
 
 def test_rows_in_any_order(store, encoder, one_by_one):
@@ -307,9 +308,9 @@ print(most[0] - before)
 @pytest.mark.parametrize("kind", ["threads", "processes"])
 def test_side_by_side_gives_the_same_numbers(store, encoder, kind):
     alone = embed(store, encoder, token_budget=20_000, progress=False)
-    pool = ThreadPoolExecutor(3) if kind == "threads" else ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn"))
+    pool = ThreadPoolExecutor(3) if kind == "threads" else ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"))
     with pool:
-        for shards in (1, 3, 1000) if kind == "threads" else (3,):
+        for shards in (1, 3, 1000) if kind == "threads" else (2,):
             together = embed(store, encoder, token_budget=20_000, executor=pool, shards=shards, progress=False)
             assert np.array_equal(together.X, alone.X) and together.obs_names.equals(alone.obs_names)
         rows = [9, 2, 30]

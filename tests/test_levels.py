@@ -54,7 +54,7 @@ def slowly_chosen(obs: pd.DataFrame) -> list[int]:
     return list(chosen.values())
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(rows=st.lists(row, min_size=1, max_size=25), seed=st.integers(0, 99))
 def test_genes_as_the_slow_way_makes_them(rows, seed):
     gene, appris, start, extra, tail = zip(*rows)
@@ -119,7 +119,7 @@ def test_positions_are_those_of_a_transcript_alone(store, name):
 
 def test_a_mark_shows_where_it_stands():
     "A network that sees one position at a time: the row of a nucleotide knows its base."
-    encoder = build_encoder(preset("motif", motifs=8, dim=4, kernel_size=1))
+    encoder = build_encoder(preset("motif", n_tracks=4, motifs=8, dim=4, kernel_size=1, threshold=0.0))
     (values,) = embed_positions(["ACGTTGCA"], encoder)
     assert values.shape == (8, 8) and np.array_equal(values, values[::-1]) and len(np.unique(values, axis=0)) > 1
 

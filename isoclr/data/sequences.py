@@ -83,11 +83,11 @@ def store_of_sequences(
     "Make a store of sequences; its rows are in their order."
     table = _named(sequences)
     rows = table.to_dict("records")
-    placed = {"exon_starts", "exon_ends"} <= set(table.columns)
     starts, ends, lengths, cds = [], [], [], []
     for number, row in enumerate(rows):
         tokens, exons, coding = _tokens(row, number)
         edges = np.cumsum([0, *exons])
+        placed = all(np.ndim(row.get(name)) == 1 for name in ("exon_starts", "exon_ends"))
         starts.append(list(row["exon_starts"]) if placed else edges[:-1].tolist())
         ends.append(list(row["exon_ends"]) if placed else edges[1:].tolist())
         lengths.append(len(tokens))

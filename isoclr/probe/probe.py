@@ -109,14 +109,15 @@ def _predict(
     seed: int,  # of inner folds
 ) -> tuple[np.ndarray, float | np.ndarray]:  # (m,) or (m, K) predictions; what was chosen
     "Fit a model, and predict the test part."
+    n_classes = len(task.classes) if task.kind == "multiclass" else None
     if method == "knn":
-        return knn(X, labels, groups, X_test, task.kind)
+        return knn(X, labels, groups, X_test, task.kind, n_classes=n_classes)
     if method == "trees":
-        return boosted_trees(X, labels, groups, X_test, task.kind, seed)
+        return boosted_trees(X, labels, groups, X_test, task.kind, seed, n_classes=n_classes)
     if task.kind == "regression":
         return ridge(X, labels, groups, X_test)
     if task.kind == "multiclass":
-        return logistic(X, labels, groups, X_test, len(task.classes), seed)
+        return logistic(X, labels, groups, X_test, n_classes, seed)
     predicted, penalty = multilabel_logistic(X, labels.reshape(len(labels), -1), groups, X_test, seed)
     return predicted if task.kind == "multilabel" else predicted[:, 0], penalty
 
