@@ -527,3 +527,13 @@ def test_go_from_gaf_and_its_evidence(tmp_path):
     (tmp_path / "GO_Molecular_Function_2018.txt").unlink()
     with pytest.raises(InputError, match=r"There is no file 'go_annotations' .*; nor 'go_sets_molecular_function'"):
         builtin_task("go_molecular_function", GENES, tmp_path, **options)
+
+
+def test_no_folder_means_what_was_fetched(tmp_path, monkeypatch):
+    "An empty `files` does not search the folder that one happens to be in."
+    (tmp_path / "half_life.tsv").write_text("transcript_id\tspecies\thalf_life\nt\tx\t1\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ISOCLR_DATA", str(tmp_path / "cache"))
+    obs = pd.DataFrame({"transcript_id": ["t"], "species": "x", "gene_id": "x:g", "gene_name": "", "cds_start": [0]})
+    with pytest.raises(InputError, match="There is no file 'simulated_half_life'"):
+        named_tasks("simulated_half_life", obs, "")

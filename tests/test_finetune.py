@@ -466,7 +466,8 @@ def test_saluki_from_scratch_overfits_32_genes(shared_reference, tmp_path):
     train, test = (np.flatnonzero(labels["split"] == part) for part in ("train", "test"))
     assert len(train) == 32 and task.units.tolist() == [f"human|{name}" for name in labels["transcript_id"]]
     by_heart = {"validation": 0.0, "weight_decay": 0.0, "head_learning_rate": 3e-3, "encoder_learning_rate": 3e-3}
-    config = RECIPES["saluki"].replace(steps=50, look_every=10, batch_units=32, token_budget=30_000, **by_heart)
+    # 50 steps fit the labels, but the running means of batch normalisation, by which it predicts, then still lag behind the weights (r 0.92 to 0.98)
+    config = RECIPES["saluki"].replace(steps=80, look_every=10, batch_units=32, token_budget=30_000, **by_heart)
     network = preset("saluki", filters=32, dropout=0.0, stochastic_shift=0)
     tuned = tune(store, task, Split(0, train, test, len(test), 0, "published"), config, encoder=network)
     assert tuned.history["loss"].iloc[-1] < 0.1 * tuned.history["loss"].iloc[0]

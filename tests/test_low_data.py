@@ -1,4 +1,5 @@
 """Learning curves: samples are whole families, scores are those of the slow way, and what is too small is listed."""
+import json
 import warnings
 
 import numpy as np
@@ -8,7 +9,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from isoclr import runs
 from isoclr.config import ConfigError, InputError
+from isoclr.models.encoder import build_encoder
 from isoclr.probe import finetune as module
 from isoclr.probe.finetune import config_for, finetune
 from isoclr.probe.intervals import SCORE_COLUMNS, compare, summarise
@@ -239,3 +242,25 @@ def test_tables_that_cannot_be_drawn():
         with pytest.raises(error, match=says):
             call()
     assert draw_learning_curves(table, metrics=["rmse"]).data
+
+
+# %% The experiments
+
+@pytest.mark.slow
+@pytest.mark.parametrize("experiment", ["finetune", "low_data"])
+def test_the_experiments_run(store, tmp_path, experiment):
+    build_encoder(TINY).save_pretrained(tmp_path / "encoder")
+    table = pd.DataFrame({"gene_id": [f"g{i}" for i in range(120)], "value": np.linspace(0, 1, 120)})
+    table.to_csv(tmp_path / "labels.tsv", sep="\t", index=False)
+    tasks = [{"name": "planted", "path": "labels.tsv", "value": "value", "match": "gene_id", "species": "alpha"}]
+    (tmp_path / "tasks.json").write_text(json.dumps(tasks))
+    more = {"finetune": {}, "low_data": {"fractions": [0.01, 0.5, 1.0], "baselines": ["untrained", "codon usage"], "untrained_seeds": [1]}}[experiment]
+    done = runs.run(
+        experiment, runs_folder=tmp_path / "runs", progress=False, store=str(store.path), encoders={"tiny": str(tmp_path / "encoder")}, tasks=str(tmp_path / "tasks.json"),
+        recipes=["head only", "from scratch"], steps=4, settings={"look_every": 2, "batch_units": 16}, seeds=[0, 1], accelerator="cpu", **more,
+    )  # fmt: skip
+    scores = pd.DataFrame(done.results["scores"])
+    assert {"head only", "from scratch"} <= set(scores["method"]) and (scores["n_splits"] == 2).all() and done.results["labels"]["planted"]["matched"] == 120
+    assert pd.read_csv(done.path("summary.csv")).shape[0] == len(scores)
+    if experiment == "low_data":
+        assert set(scores["representation"]) == {"tiny", "untrained", "codon usage"} and {row["fraction"] for row in done.results["left_out"]} == {0.01}

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from scipy.sparse import csr_array
 
-# %% ../../nbs/latent/50b_neighbors.ipynb #33d72508
+# %% ../../nbs/latent/50b_neighbors.ipynb #15acbe03
 def vectors_of(
     adata: "AnnData",  # embeddings
 ) -> np.ndarray:  # (n, D) float32, finite
@@ -66,13 +66,13 @@ def _rows_named(obs: pd.DataFrame, names: Sequence[str]) -> np.ndarray:
         rows |= {name: found[key] for key, asked in wanted.items() if key in found for name in asked}
     unknown = [name for name in names if name not in rows]
     if unknown:
-        known = {str(name) for column in ("gene_name", "transcript_id") if column in obs for name in obs[column].unique()} - {""}
-        near = {name for name in known if name[:2].lower() == unknown[0][:2].lower()} or known
-        more = f" Nor {len(unknown) - 1} other names of {len(names)}." if len(unknown) > 1 else ""
+        genes, ids = ({str(name) for name in obs[column].unique()} - {""} if column in obs else set() for column in ("gene_name", "transcript_id"))
+        near = {name for name in genes | ids if name[:2].lower() == unknown[0][:2].lower()} or genes or ids
+        more = f" {len(unknown)} of {len(names)} names are unknown." if len(unknown) > 1 else ""
         raise InputError(f"There is no transcript or gene {unknown[0]!r}.{did_you_mean(unknown[0], near)}{more}")
     return np.concatenate([np.asarray(rows[name]) for name in names]) if len(names) else np.empty(0, np.int64)
 
-# %% ../../nbs/latent/50b_neighbors.ipynb #69262383
+# %% ../../nbs/latent/50b_neighbors.ipynb #092f4871
 def find_rows(
     obs: "AnnData | pd.DataFrame",  # embeddings, or their obs
     wanted: Any = None,  # names of transcripts or genes, row numbers, n booleans, one of these alone; None: all
@@ -82,8 +82,8 @@ def find_rows(
     n = len(obs)
     if wanted is None:
         return np.arange(n)
-    wanted = [wanted] if isinstance(wanted, (str, int, np.integer)) else list(wanted)
-    if wanted and all(isinstance(name, str) for name in wanted):
+    wanted = [wanted] if isinstance(wanted, (str, int, np.integer)) else wanted if isinstance(wanted, np.ndarray) else list(wanted)
+    if len(wanted) and all(isinstance(name, str) for name in wanted):
         return _rows_named(obs, wanted).astype(np.int64)
     rows = np.asarray(wanted)
     if rows.dtype == bool and rows.shape == (n,):

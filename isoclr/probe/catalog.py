@@ -126,14 +126,14 @@ def _builtin(name: str) -> Builtin:
 # %% ../../nbs/probe/41d_catalog.ipynb #f4b3ded1
 def builtin_table(
     name: str,  # of a built-in task
-    files: str | Path | Mapping[str, str | Path] = {},  # folder with label files, or role → path
+    files: str | Path | Mapping[str, str | Path] = {},  # folder with label files, or role → path; empty: what was fetched
     obs: pd.DataFrame | None = None,  # rows of the store, for a task that is read off it
     **options: Any,  # of the table
 ) -> pd.DataFrame:  # a row a label: value, the identifiers, and what else is known
     "The labels of a built-in task as they are, before they are matched."
     builtin = _builtin(name)
     wanted = [role for roles in (*builtin.files, *builtin.optional) for role in roles.split(" or ")]
-    files = files if isinstance(files, Mapping) else label_files(files, wanted)
+    files = files if isinstance(files, Mapping) else label_files(files, wanted) if str(files) else {}
     if unknown := set(files) - set(FILES):
         raise ConfigError(f"files: there is no {min(unknown)!r}.{did_you_mean(min(unknown), FILES)}")
     if wrong := [key for key in options if key not in builtin.options]:
@@ -146,7 +146,7 @@ def builtin_table(
 
 def builtin_sequences(
     name: str,  # of a built-in task that has sequences of its own
-    files: str | Path | Mapping[str, str | Path] = {},  # folder with label files, or role → path
+    files: str | Path | Mapping[str, str | Path] = {},  # folder with label files, or role → path; empty: what was fetched
 ) -> pd.DataFrame:  # transcript_id, gene_id, species, sequence, …: a table of mature transcripts
     "The sequences that a built-in task brings along: write them as TSV, and build a store from it."
     if not _builtin(name).has_sequences:
@@ -158,7 +158,7 @@ def builtin_sequences(
 def builtin_task(
     name: str,  # of a built-in task
     obs: pd.DataFrame,  # rows of the store: `adata.obs` or `store.transcripts`
-    files: str | Path | Mapping[str, str | Path] = {},  # folder with label files, or role → path
+    files: str | Path | Mapping[str, str | Path] = {},  # folder with label files, or role → path; empty: what was fetched
     identifiers: pd.DataFrame | None = None,  # from `read_identifiers`, where labels and store may name genes differently
     **settings: Any,  # of the table, and of TaskConfig
 ) -> Task:
@@ -179,7 +179,7 @@ def builtin_task(
 
 def builtin_tasks(
     obs: pd.DataFrame,  # rows of the store: `adata.obs` or `store.transcripts`
-    files: str | Path | Mapping[str, str | Path] = {},  # folder with label files, or role → path
+    files: str | Path | Mapping[str, str | Path] = {},  # folder with label files, or role → path; empty: what was fetched
     identifiers: pd.DataFrame | None = None,  # from `read_identifiers`, where labels and store may name genes differently
 ) -> tuple[list[Task], pd.DataFrame]:  # tasks; a row a built-in task: name, outcome ("made", "no file" or "refused"), units, match, why_not
     "All built-in tasks that can be made from what is there, and an account of the others."
@@ -198,7 +198,7 @@ def builtin_tasks(
 def named_tasks(
     tasks: str | Path | Sequence[str],  # path of a JSON list of tasks, names of built-in tasks (a list, or separated by commas), or "all"; empty: none
     obs: pd.DataFrame,  # rows of the store: `adata.obs` or `store.transcripts`
-    files: str | Path | Mapping[str, str | Path] = {},  # folder with label files, or role → path
+    files: str | Path | Mapping[str, str | Path] = {},  # folder with label files, or role → path; empty: what was fetched
     identifiers: pd.DataFrame | None = None,  # from `read_identifiers`, where labels and store may name genes differently
 ) -> list[Task]:
     "The tasks that an experiment asks for."
