@@ -55,7 +55,7 @@ def transcript_parts(
     rows = [(line, *piece) for line, transcript in enumerate(transcripts.itertuples()) for piece in _pieces(transcript, coordinates == "genome")]
     return pd.DataFrame(rows, columns=["line", "exon", "start", "end", "coding"])
 
-# %% ../../nbs/latent/51a_panels.ipynb #cda8c6a4
+# %% ../../nbs/latent/51a_panels.ipynb #6b19c6af
 CDS_COLOR, UTR_COLOR = "#0072B2", "#56B4E9"
 
 
@@ -109,8 +109,8 @@ def draw_transcripts(
         if mask.any():
             edge = {"color": "#1B1B1B" if dark else "white", "width": 1}
             figure.add_trace(Scatter(**_boxes(parts[mask], half), name=name, mode="lines", fill="toself", fillcolor=color, line=edge))
-    left = len(transcripts) - len(shown)
-    figure.update_layout(**ground(dark), height=110 + 22 * len(shown), title={"text": f"{len(shown)} of {len(transcripts):,} transcripts" if left else ""})
+    count = {"text": f"{len(shown)} of {len(transcripts):,} transcripts" if len(shown) < len(transcripts) else "", "font": {"size": 12}, "x": 1, "xanchor": "right", "xref": "paper"}
+    figure.update_layout(**ground(dark), height=110 + 22 * len(shown), title=count)
     figure.update_xaxes(title=title, zeroline=False, autorange="reversed" if backwards else True)
     labels = [name if len(name) < 30 else f"{name[:28]}…" for name in names]
     figure.update_yaxes(tickvals=-np.arange(len(shown)), ticktext=labels, showgrid=False, zeroline=False, range=[0.6 - len(shown), 0.6])

@@ -96,7 +96,7 @@ def legend_html(
     parts += [f'<span style="white-space:nowrap"><span style="color:{color}">{GLYPHS[marker]}</span> {html.escape(name)} ({count:,})</span>' for name, color, marker, count in colors.legend]
     return f'<div class="isoclr-legend">{"&ensp; ".join(parts)}</div>'
 
-# %% ../../nbs/latent/51b_points.ipynb #6b3e2343
+# %% ../../nbs/latent/51b_points.ipynb #d3e10328
 SCRIPT = r"""
 const VERTEX = `#version 300 es
 in vec2 at; in float code; in float shape; in float size; in float state;
@@ -135,7 +135,11 @@ void main() {
   if (cover <= 0.0) discard;
   pixel = vec4(color, alpha * cover);
 }`;
-const TOOLS = {pan: ["✥", "move (p)"], lasso: ["➰", "lasso (l): Shift adds, Alt takes away"], box: ["▭", "box (b): Shift adds, Alt takes away"]};
+const TOOLS = {  // drawing, and what is said of it
+  pan: ["M8 1v14M1 8h14M6 3l2-2 2 2M6 13l2 2 2-2M3 6L1 8l2 2M13 6l2 2-2 2", "move (p)"],
+  lasso: ["M5 12C0 9 1 2 8 2s9 8 1 10c-3 1-5-1-3-2s3 2 0 5", "lasso (l): Shift adds, Alt takes away"],
+  box: ["M2 3h12v10H2z", "box (b): Shift adds, Alt takes away"],
+};
 const KEYS = {p: "pan", l: "lasso", b: "box"};
 
 const bytes = (model, name) => { const v = model.get(name); return v && v.byteLength ? v.buffer.slice(v.byteOffset, v.byteOffset + v.byteLength) : new ArrayBuffer(0); };
@@ -315,7 +319,11 @@ function render({model, el}) {
     event.preventDefault(); event.stopPropagation();
   };
   function button(text, title, act) { const made = document.createElement("button"); made.textContent = text; made.title = title; made.setAttribute("aria-label", title); made.onclick = act; bar.append(made); return made; }
-  const tools = Object.entries(TOOLS).map(([name, [text, title]]) => [name, button(text, title, () => { model.set("tool", name); model.save_changes(); })]);
+  const tools = Object.entries(TOOLS).map(([name, [drawing, title]]) => {
+    const made = button("", title, () => { model.set("tool", name); model.save_changes(); });
+    made.innerHTML = `<svg width="16" height="16" viewBox="0 0 16 16" fill="none" stroke="currentColor" stroke-width="1.4"><path d="${drawing}"/></svg>`;
+    return [name, made];
+  });
   button("+", "nearer (+)", () => zoom(width / 2, height / 2, 1.3)); button("−", "farther (-)", () => zoom(width / 2, height / 2, 1 / 1.3)); button("⌂", "all points (0)", fit);
   function tool() { for (const [name, one] of tools) one.setAttribute("aria-pressed", name === model.get("tool")); over.style.cursor = model.get("tool") === "pan" ? "grab" : "crosshair"; }
   function theme() { box.classList.toggle("dark", model.get("dark")); draw(); }
@@ -336,7 +344,7 @@ STYLE = """
 .isoclr-points canvas {position: absolute; inset: 0; width: 100%; height: 100%; touch-action: none}
 .isoclr-points canvas:focus-visible {outline: 2px solid #56B4E9; outline-offset: -3px}
 .isoclr-tools {position: absolute; top: 6px; right: 6px; display: flex; gap: 2px}
-.isoclr-tools button {font: 14px sans-serif; width: 28px; height: 26px; padding: 0; border: 1px solid #8c8c8c; border-radius: 4px; background: inherit; color: inherit; background: rgba(255,255,255,0.85); cursor: pointer}
+.isoclr-tools button {font: 14px sans-serif; width: 28px; height: 26px; padding: 0; display: flex; align-items: center; justify-content: center; border: 1px solid #8c8c8c; border-radius: 4px; color: inherit; background: rgba(255,255,255,0.85); cursor: pointer}
 .dark .isoclr-tools button {background: rgba(40,40,40,0.85)}
 .isoclr-tools button[aria-pressed=true] {background: #0072B2; color: white}
 .isoclr-tip {position: absolute; pointer-events: none; white-space: pre; font: 12px/1.35 sans-serif; background: rgba(255,255,255,0.95); border: 1px solid #8c8c8c; border-radius: 4px; padding: 3px 7px}

@@ -227,7 +227,7 @@ def _window(attribution: Attribution, start: int | None, end: int | None) -> tup
         raise InputError(f"The window {start} to {end} must lie in the {length} nt of the transcript and be 1 to {LONGEST_LOGO} nt long.")
     return start, end
 
-# %% ../../nbs/latent/53a_tracks.ipynb #ec998fef
+# %% ../../nbs/latent/53a_tracks.ipynb #775aa595
 def draw_attribution(
     attribution: Attribution,
     store: TranscriptStore | None = None,  # where the transcript is from: names it in the title
@@ -250,7 +250,7 @@ def draw_attribution(
     z, colours = _heat(attribution)
     what = "change with this base" if attribution.method == "ism" else "contribution"
     figure.add_heatmap(
-        z=z, y=names, x=np.arange(len(tokens)), **colours, colorbar={"title": {"text": what, "side": "right"}, "len": 0.4, "y": 0.82}, text=[list(letters)] * len(names),
+        z=z, y=names, x=np.arange(len(tokens)), **colours, colorbar={"title": {"text": what, "side": "right"}, "len": 0.4, "y": 0.82, "exponentformat": "power"}, text=[list(letters)] * len(names),
         hovertemplate="position %{x} (%{text})<br>%{y}: %{z:.3g}<extra></extra>", row=1, col=1)
     figure.add_traces(_exons(tokens), rows=2, cols=1)
     contribution = attribution.contribution[start:end]
@@ -267,5 +267,5 @@ def draw_attribution(
     figure.update_yaxes(autorange="reversed", row=1, col=1)
     figure.update_yaxes(visible=False, range=[-1.4, 1.4], row=2, col=1)
     moved = attribution.method == "ism" and attribution.target in DISTANCES
-    figure.update_yaxes(title="distance moved" if moved else "contribution", zeroline=False, row=3, col=1)
+    figure.update_yaxes(title="distance moved" if moved else "contribution", zeroline=False, exponentformat="power", row=3, col=1)
     return figure.update_layout(template="plotly_white", height=620, title={"text": title}, margin={"l": 60, "r": 20, "t": 60, "b": 50})
