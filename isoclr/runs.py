@@ -329,5 +329,5 @@ def chain(
     tasks = {"tasks": str(built.path("tasks.json"))} if "tasks" not in probe else {}
     trained = run("pretrain", **common, store=store, **pretrain)
     probed = run("probe", **common, store=store, encoders={"trained": str(trained.path("encoder"))}, **tasks, **probe)
-    explored = run("explore", **common, embeddings=str(probed.path("embeddings.h5ad")), **explore)
+    explored = run("explore", **common, embeddings=str(probed.path("embeddings.h5ad")), store=store, **explore)
     return {"build": built, "pretrain": trained, "probe": probed, "explore": explored}

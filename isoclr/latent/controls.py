@@ -50,7 +50,7 @@ def csv_link(
     data = base64.b64encode(frame.to_csv(index=False).encode()).decode()
     return f'<a download="{html.escape(name)}" href="data:text/csv;base64,{data}">save {html.escape(name)} ({len(frame):,} rows)</a>'
 
-# %% ../../nbs/latent/51e_controls.ipynb #689bfa67
+# %% ../../nbs/latent/51e_controls.ipynb #83d785aa
 NONE = "(none)"
 CSS = """<style>
 .isoclr-explorer {padding: 8px; background: white; color: #222; --jp-ui-font-color1: #222; --jp-widgets-color: #222; --jp-widgets-label-color: #222; --jp-widgets-readout-color: #222;
@@ -117,7 +117,7 @@ class Controls:
         self.clear.on_click(lambda _: self._clear())
         state.observe(lambda change: self._follow(self.filter, change["new"]), "filter")
         state.observe(lambda _: self._renew(), "encoder")
-        rows = [self.encoder] * (len(state.adatas) > 1) + [self.basis, self.color, self.size, self.filter, self.search, self.take, self.clear, self.dark]
+        rows = [self.encoder] * (len(state.adatas) > 1) + [self.basis, self.color, self.size, self.filter, w.HBox([self.search, self.take]), w.HBox([self.clear, self.dark])]
         self.widget = w.HBox(rows, layout=w.Layout(flex_flow="row wrap"))
 
     @staticmethod

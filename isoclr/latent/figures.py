@@ -19,7 +19,7 @@ from .points import Colors
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
-# %% ../../nbs/latent/51d_figures.ipynb #9893587e
+# %% ../../nbs/latent/51d_figures.ipynb #5603272a
 class FigureMap:
     "A map of points drawn by plotly."
 
@@ -37,7 +37,7 @@ class FigureMap:
         text = [html.escape(label(row)).replace("\n", "<br>") for row in range(len(xy))]
         fading = {"selected": {"marker": {"opacity": 1}}, "unselected": {"marker": {"opacity": 0.15}}}
         points = Scattergl(x=xy[:, 0], y=xy[:, 1], mode="markers", hovertext=text, hoverinfo="text", showlegend=False, marker={"opacity": 0.8, "cmin": 0, "cmax": 255}, **fading)
-        rings = Scattergl(x=[], y=[], mode="markers", hoverinfo="skip", showlegend=False, marker={"symbol": "circle-open", "size": 16, "line": {"width": 2.5}})
+        rings = Scattergl(x=[], y=[], mode="markers", hoverinfo="skip", showlegend=False, unselected={"marker": {"opacity": 1}}, marker={"symbol": "circle-open", "size": 16, "line": {"width": 2.5}})
         self.figure = self.widget = FigureWidget([points, rings])
         self.figure.update_layout(height=480, dragmode="lasso", uirevision="map", showlegend=False)
         self.figure.update_xaxes(showticklabels=False, zeroline=False)
@@ -95,7 +95,10 @@ class FigureMap:
         rows: np.ndarray,  # row numbers
     ) -> None:
         "Bring some points out."
-        self.figure.data[0].selectedpoints = np.asarray(rows).tolist() if len(rows) else None
+        with self.figure.batch_update():
+            self.figure.data[0].selectedpoints = np.asarray(rows).tolist() if len(rows) else None
+            if not len(rows):
+                self.figure.layout.selections = ()  # the outline of the last lasso
 
     def ring(
         self,

@@ -17,7 +17,7 @@ import pandas as pd
 
 from .draw import MARKERS, MISSING_COLOR, PALETTE, categories, is_missing, is_scale
 
-# %% ../../nbs/latent/51b_points.ipynb #4e8ccb66
+# %% ../../nbs/latent/51b_points.ipynb #6062c47c
 VIRIDIS = ("#440154", "#482878", "#3E4989", "#31688E", "#26828E", "#1F9E89", "#35B779", "#6ECE58", "#B5DE2B", "#FDE725")
 PLAIN = "#0072B2"  # all points, where no column is named
 
@@ -47,8 +47,7 @@ def _scale_colors(values: pd.Series, missing: np.ndarray, dark: bool) -> tuple[n
     "Codes, the table without its first row, and the scale of a column of numbers."
     codes, numbers = np.zeros(len(values), np.uint8), values[~missing].to_numpy(float)
     low, high = (float(numbers.min()), float(numbers.max())) if len(numbers) else (np.nan, np.nan)
-    with np.errstate(over="ignore"):
-        codes[~missing] = np.round(1 + 254 * (numbers / 2 - low / 2) / ((high / 2 - low / 2) or 1)).astype(np.uint8)
+    codes[~missing] = np.round(1 + 254 * ((numbers / 2 - low / 2) / ((high / 2 - low / 2) or 1))).astype(np.uint8)
     stops = np.linspace(0, 1, len(VIRIDIS))
     at = np.linspace(0.15 if dark else 0, 1, 255)  # the darkest would drown in a dark ground
     return codes, np.column_stack([np.interp(at, stops, channel) for channel in _rgb(VIRIDIS).T]), (str(values.name), low, high)
