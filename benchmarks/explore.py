@@ -101,7 +101,7 @@ def points(n: int) -> AnnData:
     obs = pd.DataFrame({
         "transcript_id": [f"NM_{i}" for i in range(n)], "gene_name": [f"GENE{i // 4}" for i in range(n)], "kind": [f"kind {i}" for i in kind], "number": rng.normal(size=n),
     }, index=[f"t{i}" for i in range(n)])
-    return AnnData(np.zeros((n, 8), np.float32), obs=obs, obsm={"X_umap": place})
+    return AnnData(np.zeros((n, 8), np.float32), obs=obs, obsm={"X_umap": place}, uns={"isoclr": {}})
 
 
 def inside(polygon: np.ndarray, at: np.ndarray) -> np.ndarray:
@@ -135,7 +135,9 @@ def start(page, lab: Lab, notebook: str) -> float:
             break
         except Exception:
             continue
-    page.wait_for_function("window.drawn", timeout=300_000)
+    page.wait_for_function("window.drawn || document.querySelector('[data-mime-type=\"application/vnd.jupyter.error\"]')", timeout=120_000)
+    if not page.evaluate("window.drawn || 0"):
+        raise RuntimeError(page.locator(".jp-OutputArea").last.inner_text()[-2000:])
     return page.evaluate("(window.drawn - window.begun) / 1000")
 
 
@@ -181,7 +183,8 @@ def measure(lab: Lab, side: str, n: int, at: np.ndarray) -> dict:
             took, released = drag(page)
             until(lambda: ask("len(heard)"), 300, "a lasso")
             heard, rows, outline = ask("heard[0]")
-        exact = "not told" if outline is None else "yes" if set(rows) == set(np.flatnonzero(inside(np.array(outline), at)).tolist()) else "no"
+        unlike = None if outline is None else len(set(rows) ^ set(np.flatnonzero(inside(np.array(outline), at)).tolist()))
+        exact = "not told" if unlike is None else "yes" if not unlike else f"{unlike} rows differ"
         return {"draw": drawn, "recolour": recoloured, "drag": took, "lasso": heard - released, "selected": len(rows), "exact": exact}
 
 

@@ -354,6 +354,13 @@ def test_a_closed_tab_is_not_drawn(explorer):
     assert explorer.panels._place.widget.figure != before
 
 
+def test_a_point_under_the_mouse_is_told(explorer):
+    facts = explorer.obs.iloc[33]
+    assert explorer._label(33) == f"gene GENE11\ntranscript NM_33.1\nspecies human\nlength (nt) {facts.length_nt}\nkind {facts.kind}"
+    explorer.color, explorer.encoder = "length_nt", "again"
+    assert f"length_nt {explorer.obs.length_nt.iloc[5]}" in explorer._label(5)
+
+
 def test_messages_that_a_browser_would_not_send(adata):
     explorer = Explorer(adata)
     hear, widget = (explorer.widget, explorer.map._hear)[1], explorer.map.widget

@@ -141,7 +141,7 @@ class Panels:
         name = html.escape(str(self.state.obs.index[self.state.focus]))
         self.near.value = f"<p>Nearest to <b>{name}</b>, cosine similarity in the full space.</p>" + table_html(found[[name for name in NEAR if name in found]])
 
-# %% ../../nbs/latent/52_explore.ipynb #8921e508
+# %% ../../nbs/latent/52_explore.ipynb #d3f4f14a
 BACKENDS = {"points": PointsMap, "plotly": FigureMap}
 
 
@@ -159,7 +159,8 @@ class Explorer(ExplorerState):
         if backend not in ("auto", *BACKENDS):
             raise ConfigError(f"backend = {backend!r}.{did_you_mean(str(backend), ('auto', *BACKENDS))}")
         super().__init__(adata, store, color, basis)
-        self.backend, self._widget = "points" if backend == "auto" else backend, None
+        self.backend = "points" if backend == "auto" else backend
+        self._widget, self._facts = None, (None, [])
 
     @property
     def widget(self) -> Any:
@@ -233,9 +234,11 @@ class Explorer(ExplorerState):
 
     def _label(self, row: int) -> str:
         "What is told of a point."
-        facts = self.obs.iloc[row]
-        names = {**HOVER, **({self.color: self.color} if self.color else {})}
-        return "\n".join(f"{title} {facts[name]}" for name, title in names.items() if name in facts)
+        key = (self.encoder, self.color)
+        if self._facts[0] != key:
+            names = {**HOVER, **({self.color: self.color} if self.color else {})}
+            self._facts = key, [(title, self.obs[name].to_numpy()) for name, title in names.items() if name in self.obs]
+        return "\n".join(f"{title} {values[row]}" for title, values in self._facts[1])
 
     @told
     def _chosen(self, rows: np.ndarray, mode: str) -> None:
