@@ -50,11 +50,11 @@ def csv_link(
     data = base64.b64encode(frame.to_csv(index=False).encode()).decode()
     return f'<a download="{html.escape(name)}" href="data:text/csv;base64,{data}">save {html.escape(name)} ({len(frame):,} rows)</a>'
 
-# %% ../../nbs/latent/51e_controls.ipynb #83d785aa
+# %% ../../nbs/latent/51e_controls.ipynb #005d9c3b
 NONE = "(none)"
 CSS = """<style>
 .isoclr-explorer {padding: 8px; background: white; color: #222; --jp-ui-font-color1: #222; --jp-widgets-color: #222; --jp-widgets-label-color: #222; --jp-widgets-readout-color: #222;
-  --jp-widgets-input-color: #222; --jp-widgets-input-background-color: white; --jp-layout-color1: white; --jp-layout-color2: #eee; --jp-border-color1: #ccc; --jp-widgets-input-border-color: #bbb; --jp-inverse-layout-color1: #111; --jp-ui-font-color2: #555; --jp-layout-color3: #bbb}
+  --jp-widgets-input-color: #222; --jp-widgets-input-background-color: white; --jp-layout-color1: white; --jp-layout-color2: #eee; --jp-border-color1: #ccc; --jp-widgets-input-border-color: #bbb; --jp-inverse-layout-color1: #111; --jp-ui-font-color0: #111; --jp-ui-font-color2: #555; --jp-layout-color3: #bbb}
 .isoclr-explorer.dark {background: #1b1b1b; color: #ddd; color-scheme: dark; --jp-ui-font-color1: #ddd; --jp-ui-font-color0: #eee; --jp-widgets-color: #ddd; --jp-widgets-label-color: #ddd; --jp-widgets-readout-color: #ddd; --jp-content-font-color1: #ddd;
   --jp-widgets-input-color: #ddd; --jp-widgets-input-background-color: #2a2a2a; --jp-layout-color1: #1b1b1b; --jp-layout-color2: #333; --jp-border-color1: #444; --jp-widgets-input-border-color: #555; --jp-inverse-layout-color1: #eee; --jp-ui-font-color2: #aaa; --jp-layout-color3: #0072B2}
 .isoclr-explorer .widget-label, .isoclr-explorer .widget-html-content, .isoclr-explorer select, .isoclr-explorer input, .isoclr-explorer button {color: inherit}

@@ -135,7 +135,7 @@ class FigureMap:
         if points.point_inds:
             self.on_click(int(points.point_inds[0]), "replace")
 
-# %% ../../nbs/latent/51d_figures.ipynb #582f7a1f
+# %% ../../nbs/latent/51d_figures.ipynb #33ca9d67
 @cache
 def _panel_widget() -> type:
     "The class of the widget; about 5 MB of plotly.js are read when it is first needed."
@@ -146,7 +146,8 @@ def _panel_widget() -> type:
     script = f"const module = {{exports: {{}}}}, exports = module.exports, define = undefined;\n{get_plotlyjs()}\nconst Plotly = module.exports;" + """
 function render({model, el}) {
   const place = document.createElement("div"), options = {responsive: true, displaylogo: false, modeBarButtonsToRemove: ["select2d", "lasso2d"]};
-  place.className = "isoclr-figure"; el.append(place); el.style.maxHeight = "470px"; el.style.overflow = "hidden auto";
+  const frame = document.createElement("div");
+  place.className = "isoclr-figure"; frame.append(place); el.append(frame); frame.style.cssText = "max-height: 470px; overflow: hidden auto";
   const draw = () => {
     const figure = JSON.parse(model.get("figure") || "{}");
     if (figure.data) Plotly.react(place, figure.data, {...figure.layout, autosize: true}, options).then(() => { place.dataset.drawn = 1 + Number(place.dataset.drawn || 0); });
