@@ -1,10 +1,16 @@
-"""Fixtures that many tests share: where the real data lie, and a reason when they are absent."""
+"""What many tests share: the order of the files, where the real data lie, and a reason when they are absent."""
 import os
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[1]
+LONGEST = ("test_demo.py", "test_notebooks.py", "test_pretrain_faults.py", "test_runs.py", "test_real_data.py", "test_explore_browser.py", "test_finetune.py", "test_attribute.py")
+
+
+def pytest_collection_modifyitems(items) -> None:
+    "Long files first: what begins last is short, so that no worker waits for another."
+    items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
 
 
 def _shared(folder: str) -> Path:

@@ -240,7 +240,7 @@ def test_two_processes_with_sync_batch_are_one_process_with_the_joint_batch(tmp_
         found = torch.load(tmp_path / f"{rank}.pt")
         assert set(found) == set(expected)
         for name, tensor in expected.items():
-            torch.testing.assert_close(found[name], tensor, rtol=1e-5, atol=1e-5 * max(1.0, float(tensor.abs().max())), msg=lambda m: f"{name}: {m}")
+            torch.testing.assert_close(found[name], tensor, rtol=1e-5, atol=3e-5 * max(1.0, float(tensor.abs().max())), msg=lambda m: f"{name}: {m}")
 
 
 @settings(max_examples=60, deadline=None)
