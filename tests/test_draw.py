@@ -113,3 +113,25 @@ def test_several_columns_share_one_figure_with_a_menu(tmp_path):
     assert [trace.visible for trace in figure.data] == [True, True, False, False] and not alone[0].layout.updatemenus
     with pytest.raises(InputError, match="at least one column"):
         draw_map(adata, [])
+
+
+def test_pictures_are_whole_or_not_there(tmp_path, monkeypatch):
+    from plotly.graph_objects import Figure
+
+    from isoclr.latent.draw import write_image
+
+    asked = []
+    monkeypatch.setattr(Figure, "to_image", lambda self, **settings: asked.append(settings) or b"picture")
+    for kind, scale in (("svg", 1), ("pdf", 1), ("png", 3.0)):
+        write_image(Figure(), tmp_path / f"map.{kind}")
+        assert (tmp_path / f"map.{kind}").read_bytes() == b"picture" and asked[-1]["format"] == kind and asked[-1]["scale"] == scale
+
+    def fails(self, **settings):
+        raise ValueError("no browser")
+
+    monkeypatch.setattr(Figure, "to_image", fails)
+    with pytest.raises(InputError, match="no browser.*pip install kaleido"):
+        write_image(Figure(), tmp_path / "other.svg")
+    with pytest.raises(InputError, match=r"\.svg, \.pdf or \.png"):
+        write_image(Figure(), tmp_path / "map.gif")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["map.pdf", "map.png", "map.svg"]

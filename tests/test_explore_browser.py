@@ -259,3 +259,31 @@ def test_plotly(lab, adatas, tmp_path):
         page.get_by_text(f"{len(rows):,} selected").wait_for()
         page.get_by_role("button", name="clear").click()
         until(lambda: ask("len(explorer.selection)") == 0, 20, "clear")
+
+
+def test_the_page_opens_from_disk_without_a_network(tmp_path, adatas):
+    "The picture of `write_html`: drawn, hovered, recoloured by its menu, in a browser that is offline."
+    from isoclr.latent.draw import draw_map, write_html
+
+    adata = adatas[2000]
+    figure = draw_map(adata, ["kind", "half_life"], "umap")
+    write_html(figure, tmp_path / "map.html")
+    with browser_page() as page:
+        asked = []
+        page.on("request", lambda request: asked.append(request.url))
+        page.context.set_offline(True)
+        page.goto((tmp_path / "map.html").as_uri())
+        page.wait_for_selector(".js-plotly-plot .gl-canvas", state="attached")
+        drawn = page.evaluate("() => { const gd = document.querySelector('.js-plotly-plot'); return gd._fullData.filter(t => t.visible === true).map(t => [t.name, t.x.length]); }")
+        assert drawn == [[trace.name, len(trace.x)] for trace in figure.data if trace.visible is True]
+        lone = int(adata.obsm["X_umap"][:, 0].argmax())  # the point farthest to the right has no other near it
+        spot = page.evaluate("""([x, y]) => { const gd = document.querySelector('.js-plotly-plot'), l = gd._fullLayout, box = gd.getBoundingClientRect();
+            return [box.left + l.xaxis._offset + l.xaxis.l2p(x), box.top + l.yaxis._offset + l.yaxis.l2p(y)]; }""", adata.obsm["X_umap"][lone].tolist())
+        page.mouse.move(spot[0] - 40, spot[1])
+        page.mouse.move(*spot, steps=5)
+        page.wait_for_selector(".hoverlayer .hovertext")
+        assert f"NM_{lone}" in page.locator(".hoverlayer").text_content()
+        page.locator(".updatemenu-header").click()
+        page.locator(".updatemenu-dropdown-button", has_text="half_life").click()
+        until(lambda: "half_life" in page.locator(".gtitle").text_content(), 10, "another colour")
+        assert not page.complaints and all(url.startswith(("file:", "data:", "blob:")) for url in asked)
