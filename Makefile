@@ -8,7 +8,7 @@ PACKAGING := settings.ini setup.py pyproject.toml
 .PHONY: help demo test install dev hooks check readme clean
 
 help:
-	@echo "make demo    from simulated genomes to a map of the latent space, seven minutes on two busy cores"
+	@echo "make demo    from simulated genomes to a map of the latent space, ten minutes on two busy cores"
 	@echo "make test    every test: pytest, the source notebooks, the experiments"
 	@echo "make check   export and clean the notebooks, and say whether that changed anything"
 	@echo "make readme  write README.md from nbs/index.ipynb"
