@@ -19,7 +19,7 @@ demo: install
 	$(BIN)/isoclr demo
 
 test: dev
-	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder --durations 20
+	OMP_WAIT_POLICY=passive PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations 20
 
 install: $(VENV)/installed
 dev: $(VENV)/installed-dev
