@@ -8,6 +8,7 @@ __all__ = ['PRECISIONS', 'check_encoder', 'device_of', 'weights_id', 'observatio
            'embed', 'save_embeddings', 'open_embeddings']
 
 # %% ../../nbs/probe/40_embed.ipynb #6aa6cbe7
+import copy
 import hashlib
 import pickle
 import warnings
@@ -232,9 +233,9 @@ def _shards(
     return [shard for shard in np.split(order, starts[np.unique(cuts).astype(int)]) if len(shard)]
 
 
-def _embed_shard(folder: Path, content_hash: str, pickled: bytes, rows: np.ndarray, token_budget: int, device: torch.device, precision: str) -> np.ndarray:
+def _embed_shard(folder: Path, content_hash: str, encoder: torch.nn.Module, rows: np.ndarray, token_budget: int, device: torch.device, precision: str) -> np.ndarray:
     "Embeddings (n, D) float32 of some rows of a store; runs in a worker."
-    store, encoder = TranscriptStore.open(folder), pickle.loads(pickled)
+    store = TranscriptStore.open(folder)
     if store.content_hash != content_hash:
         raise InputError(f"{folder} of the worker holds another store. Give a folder that all workers share.")
     X = np.empty((len(rows), encoder.dim), np.float32)
@@ -249,12 +250,13 @@ def _side_by_side(executor: Executor, n_shards: int, store: TranscriptStore, enc
     if token_budget < 1 or n_shards < 1:
         raise ConfigError(f"token_budget = {token_budget}, shards = {n_shards}: give 1 or more.")
     with evaluating(encoder, torch.device("cpu")):
-        try:
-            pickled = pickle.dumps(encoder)
-        except (pickle.PicklingError, AttributeError, TypeError) as error:
-            raise InputError(f"{type(encoder).__name__} cannot be sent to workers: {error}. Define its class in a module, or embed without an executor.") from error
+        sent = copy.deepcopy(encoder)  # on the CPU, whatever becomes of this one before it is sent
+    try:
+        pickle.dumps(sent)  # as any executor will
+    except (pickle.PicklingError, AttributeError, TypeError) as error:
+        raise InputError(f"{type(encoder).__name__} cannot be sent to workers: {error}. Define its class in a module, or embed without an executor.") from error
     lengths = store.transcripts["length_nt"].to_numpy()[rows]
-    waiting = {executor.submit(_embed_shard, store.path.resolve(), store.content_hash, pickled, rows[at], token_budget, *how): at for at in _shards(lengths, token_budget, n_shards)}
+    waiting = {executor.submit(_embed_shard, store.path.resolve(), store.content_hash, sent, rows[at], token_budget, *how): at for at in _shards(lengths, token_budget, n_shards)}
     try:
         for done in as_completed(list(waiting)):
             yield waiting.pop(done), done.result()
