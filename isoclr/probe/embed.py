@@ -235,7 +235,7 @@ def _shards(
 
 def _embed_shard(folder: Path, content_hash: str, encoder: torch.nn.Module, rows: np.ndarray, token_budget: int, device: torch.device, precision: str) -> np.ndarray:
     "Embeddings (n, D) float32 of some rows of a store; runs in a worker."
-    store = TranscriptStore.open(folder)
+    store, encoder = TranscriptStore.open(folder), copy.deepcopy(encoder)  # threads share what they are sent
     if store.content_hash != content_hash:
         raise InputError(f"{folder} of the worker holds another store. Give a folder that all workers share.")
     X = np.empty((len(rows), encoder.dim), np.float32)
