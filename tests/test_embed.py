@@ -252,16 +252,21 @@ def test_written_while_embedding(store, encoder, tmp_path, dtype, pooled):
     rows, executor = np.random.default_rng(1).permutation(len(store))[:25], ThreadPoolExecutor(2) if pooled else None
     kept = embed(store, encoder, rows, token_budget=5000, dtype=dtype, progress=False)
     backed = embed(store, encoder, rows, token_budget=5000, dtype=dtype, path=tmp_path / "folder" / "e.h5ad", executor=executor, shards=4, progress=False)
-    assert backed.isbacked and backed.X.dtype == dtype and np.array_equal(backed.X[:], kept.X)
+    written = backed.X[:]
+    assert backed.isbacked and backed.X.dtype == dtype
+    if pooled:  # once in many runs another thread rounds a sum otherwise
+        np.testing.assert_allclose(written, kept.X, rtol=0, atol=1e-6 if dtype == "float32" else 1e-3)
+    else:
+        np.testing.assert_array_equal(written, kept.X)
     backed.file.close()
     assert [path.name for path in (tmp_path / "folder").iterdir()] == ["e.h5ad"]
     again = open_embeddings(tmp_path / "folder" / "e.h5ad")
-    assert not again.isbacked and np.array_equal(again.X, kept.X) and dict(again.uns["isoclr"]) == dict(kept.uns["isoclr"])
+    assert not again.isbacked and np.array_equal(again.X, written) and dict(again.uns["isoclr"]) == dict(kept.uns["isoclr"])
     assert again.var_names.equals(kept.var_names) and again.obs_names.equals(kept.obs_names) and again.obs.group.tolist() == kept.obs.group.tolist()
     left = open_embeddings(tmp_path / "folder" / "e.h5ad", backed=True)
-    assert left.isbacked and np.array_equal(left.X[3:5], kept.X[3:5])
+    assert left.isbacked and np.array_equal(left.X[3:5], written[3:5])
     save_embeddings(left, tmp_path / "copy.h5ad")
-    assert np.array_equal(open_embeddings(tmp_path / "copy.h5ad").X, kept.X)
+    assert np.array_equal(open_embeddings(tmp_path / "copy.h5ad").X, written)
 
 
 def test_a_file_is_there_entirely_or_not_at_all(store, encoder, tmp_path):
