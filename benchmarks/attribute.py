@@ -16,17 +16,14 @@ the other's seconds over ours. "apart" is the largest difference of an embedding
 """
 
 import argparse
-import datetime
 import os
-import platform
 import sys
-import time
 from pathlib import Path
-from typing import Callable, Iterator
+from typing import Iterator
 
 import numpy as np
-import pandas as pd
 import torch
+from report import machine, page, timed
 
 from isoclr.data.tracks import BASE_BITS, tokens_from_exons, tracks_from_tokens
 from isoclr.latent.attribute import ism
@@ -43,12 +40,6 @@ def transcript(length: int) -> np.ndarray:
     exons = np.full(4, length // 4)
     exons[-1] += length - exons.sum()
     return tokens_from_exons(bases, exons, length // 10, length // 10 + length * 3 // 5 // 3 * 3)
-
-
-def timed(work: Callable):
-    start = time.perf_counter()
-    result = work()
-    return result, time.perf_counter() - start
 
 
 def forward(encoder: torch.nn.Module, tokens: np.ndarray, at: np.ndarray, base: np.ndarray) -> torch.Tensor:
@@ -101,13 +92,8 @@ def lines_of(name: str, tokens: np.ndarray, n_drawn: int, n_pieces: int) -> Iter
 
 
 def markdown(lines: list[dict], arguments: argparse.Namespace, load: float) -> str:
-    ways = __doc__[__doc__.index("What is measured:") :].strip()
-    table = pd.DataFrame(lines)
-    text = "| " + " | ".join(table.columns) + " |\n|" + "---|" * len(table.columns) + "\n"
-    text += "".join("| " + " | ".join(values) + " |\n" for values in table.itertuples(index=False))
-    facts = f"{datetime.date.today()}, {os.cpu_count()} cores ({platform.machine()}), {arguments.threads} thread(s) on all sides, no GPU; Python {platform.python_version()}, "
-    facts += f"numpy {np.__version__}, torch {torch.__version__}. Load average when it began: {load:.2f}."
-    return f"# Seconds of in-silico mutagenesis\n\n{facts}\n\n```\n{ways}\n```\n\n{text}"
+    facts = f"{machine(f'{arguments.threads} thread(s) on all sides, no GPU', 'numpy', 'torch')} Load average when it began: {load:.2f}."
+    return page("Seconds of in-silico mutagenesis", facts, __doc__, lines)
 
 
 def main() -> None:

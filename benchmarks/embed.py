@@ -17,19 +17,17 @@ highest. "ratio" is ours over fixed length.
 """
 
 import argparse
-import datetime
 import os
-import platform
 import sys
 import tempfile
 from pathlib import Path
 from typing import Iterator
 
 import numpy as np
-import pandas as pd
 import torch
 from port import POSITIONS, six_tracks
 from pretrain import generated_store, number, rate, real_store, row, spread, taking_turns, times
+from report import machine, page
 
 from isoclr.data.store import TranscriptStore
 from isoclr.models.encoder import build_encoder
@@ -84,13 +82,9 @@ def lines_of(store: TranscriptStore, arguments: argparse.Namespace) -> Iterator[
 
 
 def markdown(lines: list[dict], arguments: argparse.Namespace, about: str, load: float) -> str:
-    ways, table = __doc__[__doc__.index("What is measured:") :].strip(), pd.DataFrame(lines)
-    text = "| " + " | ".join(table.columns) + " |\n|" + "---|" * len(table.columns) + "\n"
-    text += "".join("| " + " | ".join(values) + " |\n" for values in table.itertuples(index=False))
     device = torch.cuda.get_device_name(arguments.device) if arguments.device.type == "cuda" else f"{arguments.threads} threads, no GPU"
-    facts = f"{datetime.date.today()}, {os.cpu_count()} cores ({platform.machine()}), {device}; Python {platform.python_version()}, torch {torch.__version__}. "
-    facts += f"Load average when it began: {load:.2f}.\n{about} {arguments.rounds} rounds; {arguments.budget:,} positions in a batch."
-    return f"# Transcripts a second in embedding\n\n{facts}\n\n```\n{ways}\n```\n\n{text}"
+    facts = f"{machine(device, 'torch')} Load average when it began: {load:.2f}.\n{about} {arguments.rounds} rounds; {arguments.budget:,} positions in a batch."
+    return page("Transcripts a second in embedding", facts, __doc__, lines)
 
 
 def main() -> None:

@@ -12,9 +12,7 @@ comparisons (Holm).
 """
 
 import argparse
-import datetime
 import os
-import platform
 import tempfile
 import time
 from pathlib import Path
@@ -22,9 +20,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from pretrain import real_store
+from report import machine, markdown_table
 
-from isoclr.data.build import SpeciesSource, StoreConfig, build_store
-from isoclr.data.homology import read_homology
 from isoclr.data.identifiers import read_identifiers
 from isoclr.data.store import TranscriptStore
 from isoclr.models.encoder import build_encoder
@@ -44,17 +42,6 @@ ENCODERS = {
     "demo": {"batch_pairs": 64, "projector_dim": 128},  # a dilated ResNet
 }
 HELD_OUT = {"holdout": 0.4, "holdout_seed": 1}
-
-
-def real_store(folder: Path, data: Path) -> TranscriptStore:
-    "Human and mouse regions with HomoloGene; long enough for LYST (13,466 nt), which has a label."
-    files = {"human": ("hg38", "refseq"), "mouse": ("mm10", "gencodeVM18")}
-    sources = [
-        SpeciesSource(species, str(data / f"genome/{genome}.regions.fa.gz"), str(data / f"annotation/{genome}.regions.{annotation}.genePred.tsv.gz"))
-        for species, (genome, annotation) in files.items()
-    ]
-    homology = read_homology(data / "homology/homologene_build68.tsv.gz", {"human": 9606, "mouse": 10090})
-    return build_store(folder / "real", sources, homology, StoreConfig(max_length_nt=14_000), progress=False)
 
 
 def half_life_tasks(store: TranscriptStore, data: Path) -> list[Task]:
@@ -115,12 +102,6 @@ def pair_correlation(tasks: list[Task], store: TranscriptStore) -> tuple[float, 
     return float(pairs.corr().iloc[0, 1]), len(pairs)
 
 
-def markdown(frame: pd.DataFrame) -> str:
-    "A data frame as a table."
-    lines = [list(frame.columns), ["---"] * frame.shape[1], *frame.astype(str).to_numpy().tolist()]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=Path(os.environ.get("ISOCLR_TEST_DATA", HERE.parents[1] / "shared" / "data")))
@@ -134,7 +115,7 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     with tempfile.TemporaryDirectory() as temporary:
         folder = arguments.folder or Path(temporary)
-        store = TranscriptStore.open(folder / "real") if (folder / "real").exists() else real_store(folder, arguments.data)
+        store = TranscriptStore.open(folder / "real") if (folder / "real").exists() else real_store(folder, arguments.data, 14_000)  # long enough for LYST (13,466 nt), which has a label
         tasks = half_life_tasks(store, arguments.data)
         found, heldout, took = representations(store, folder, arguments.steps, arguments.seeds, arguments.untrained_seeds)
         config = SplitConfig(seeds=tuple(range(10)))
@@ -145,16 +126,16 @@ def main() -> None:
         leaks = leaks.groupby("task", sort=False)[["shared_genes", "shared_groups", "nearest_50", "nearest_90", "nearest_max"]].max().round(3).reset_index()
         report = [
             "# Half-life from frozen representations",
-            f"{datetime.date.today()}, {os.cpu_count()} cores ({platform.machine()}), {arguments.threads} threads, torch {torch.__version__}. Load average when it ended: {os.getloadavg()[0]:.2f}.",
+            f"{machine(f'{arguments.threads} threads', 'torch')} Load average when it ended: {os.getloadavg()[0]:.2f}.",
             "```\n" + __doc__.split("\n\n", 2)[2].strip() + "\n```",
             f"{' and '.join(f'{len(task)} {task.config.species}' for task in tasks)} genes with a label (by symbol, renamed ones included; by Ensembl id 283 and 215); splits of seeds 0–9; pretraining seeds {', '.join(map(str, arguments.seeds))}, "
             f"untrained seeds {', '.join(map(str, arguments.untrained_seeds))} (scores averaged, split by split).",
             f"How well a measurement predicts its homolog's, which no sequence can be expected to exceed by much: r = {r:.3f} over {n_pairs} human–mouse pairs with both labels.",
-            "## Held-out families", markdown(score_table(unseen)), markdown(sizes),
-            "## All families", markdown(score_table(everything)),
-            "## Paired differences, held-out families", markdown(difference_table(unseen)),
-            "## What the splits share (held-out families; largest over the splits)", markdown(leaks),
-            "## What the trainings took", markdown(took),
+            "## Held-out families", markdown_table(score_table(unseen)), markdown_table(sizes),
+            "## All families", markdown_table(score_table(everything)),
+            "## Paired differences, held-out families", markdown_table(difference_table(unseen)),
+            "## What the splits share (held-out families; largest over the splits)", markdown_table(leaks),
+            "## What the trainings took", markdown_table(took),
         ]
     text = "\n\n".join(report) + "\n"
     print(text)

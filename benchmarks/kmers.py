@@ -16,23 +16,18 @@ Sides take turns, round by round; a number is the median of the rounds, with low
 """
 
 import argparse
-import datetime
 import json
 import os
-import platform
 import resource
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 from statistics import median
 from typing import Callable
 
 import numpy as np
-import pandas as pd
-import scipy
-import sklearn
+from report import machine, page, timed
 
 from isoclr.data.features import codon_usage, engineered_features, kmer_frequencies, kmer_names
 from isoclr.data.store import TranscriptStore
@@ -48,12 +43,6 @@ def drawn_store(folder: Path, data: Path, n: int) -> TranscriptStore:
 
     real = real_store(folder, data)
     return real.subset(folder / "drawn", np.random.default_rng(0).integers(0, len(real), n))
-
-
-def timed(work: Callable):
-    start = time.perf_counter()
-    result = work()
-    return result, time.perf_counter() - start
 
 
 def own_words(store: TranscriptStore, rows: int) -> dict:
@@ -164,15 +153,10 @@ def rows_of(store: TranscriptStore, arguments: argparse.Namespace) -> list[dict]
 
 
 def markdown(lines: list[dict], arguments: argparse.Namespace, load: float, store: TranscriptStore) -> str:
-    ways = __doc__[__doc__.index("What is measured:") :].strip()
-    table = pd.DataFrame(lines)
-    text = "| " + " | ".join(table.columns) + " |\n|" + "---|" * len(table.columns) + "\n"
-    text += "".join("| " + " | ".join(values) + " |\n" for values in table.itertuples(index=False))
     lengths = store.transcripts.length_nt
-    facts = f"{datetime.date.today()}, {os.cpu_count()} cores ({platform.machine()}), {arguments.threads} thread(s); Python {platform.python_version()}, "
-    facts += f"numpy {np.__version__}, scipy {scipy.__version__}, scikit-learn {sklearn.__version__}. Load average when it began: {load:.2f}.\n"
+    facts = f"{machine(f'{arguments.threads} thread(s)', 'numpy', 'scipy', 'scikit-learn')} Load average when it began: {load:.2f}.\n"
     facts += f"{len(store):,} transcripts, {lengths.sum():,} nt (5, 50, 95 % quantiles {', '.join(f'{q:,.0f}' for q in lengths.quantile([0.05, 0.5, 0.95]))} nt); {arguments.rounds} round(s)."
-    return f"# Seconds and memory of k-mer features\n\n{facts}\n\n```\n{ways}\n```\n\n{text}"
+    return page("Seconds and memory of k-mer features", facts, __doc__, lines)
 
 
 def main() -> None:

@@ -22,10 +22,8 @@ Sides take turns (A B A B …); a number is the median of the rounds, with lowes
 
 import argparse
 import dataclasses
-import datetime
 import json
 import os
-import platform
 import re
 import subprocess
 import sys
@@ -42,6 +40,7 @@ import numpy as np
 import pandas as pd
 import port
 import torch
+from report import machine, page
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -65,9 +64,9 @@ LENGTHS = (  # nt: 0, 5, … 100 % quantiles of 1,556 coding transcripts of huma
 )
 
 
-def real_store(folder: Path, data: Path) -> TranscriptStore:
+def real_store(folder: Path, data: Path, max_length_nt: int = 12_288) -> TranscriptStore:
     "Human and mouse regions with HomoloGene."
-    from isoclr.data.build import SpeciesSource, build_store
+    from isoclr.data.build import SpeciesSource, StoreConfig, build_store
     from isoclr.data.homology import read_homology
 
     files = {"human": ("hg38", "refseq"), "mouse": ("mm10", "gencodeVM18")}
@@ -76,7 +75,7 @@ def real_store(folder: Path, data: Path) -> TranscriptStore:
         for species, (genome, annotation) in files.items()
     ]
     homology = read_homology(data / "homology/homologene_build68.tsv.gz", {"human": 9606, "mouse": 10090})
-    return build_store(folder / "real", sources, homology, progress=False)
+    return build_store(folder / "real", sources, homology, StoreConfig(max_length_nt=max_length_nt), progress=False)
 
 
 def generated_store(folder: Path, n: int, seed: int = 0) -> TranscriptStore:
@@ -424,14 +423,9 @@ def markdown(lines: list[dict], sizes: Sizes, arguments: argparse.Namespace, sto
     device = f"{arguments.threads} threads; no GPU here: rows of bfloat16, FLOP/s and bytes/s are left out"
     if arguments.device.type == "cuda":
         device = torch.cuda.get_device_name(arguments.device)
-    ways = __doc__[__doc__.index("What is measured:") :].strip()
-    table = pd.DataFrame(lines)
-    text = "| " + " | ".join(table.columns) + " |\n|" + "---|" * len(table.columns) + "\n"
-    text += "".join("| " + " | ".join(values) + " |\n" for values in table.itertuples(index=False))
-    facts = f"{datetime.date.today()}, {os.cpu_count()} cores ({platform.machine()}), {device}; Python {platform.python_version()}, torch {torch.__version__}."
     about = f"{store.path.name} store: {len(store):,} transcripts, median {store.transcripts.length_nt.median():,.0f} nt. "
     about += f"{sizes.rounds} rounds{', ours compiled' * sizes.compiled}. The port's loader has {n_workers} workers."
-    return f"# Pairs a second in pretraining\n\n{facts}\n{about}\n\n```\n{ways}\n```\n\n{text}"
+    return page("Pairs a second in pretraining", f"{machine(device, 'torch')}\n{about}", __doc__, lines)
 
 
 def main() -> None:

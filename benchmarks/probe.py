@@ -20,18 +20,14 @@ Sides take turns, split by split and penalty by penalty, in this process; a numb
 """
 
 import argparse
-import datetime
 import os
-import platform
 import sys
-import time
 from pathlib import Path
-from typing import Callable, Iterator
+from typing import Iterator
 
 import numpy as np
-import pandas as pd
-import sklearn
 import torch
+from report import machine, page, seconds, timed
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.multiclass import OneVsRestClassifier
 from sklearn.preprocessing import StandardScaler
@@ -62,16 +58,6 @@ def made(n: int, d: int, n_labels: int) -> tuple[np.ndarray, np.ndarray, np.ndar
     frequency = np.exp(rng.uniform(np.log(0.002), np.log(0.2), n_labels))
     places = liking.argsort(0).argsort(0)
     return X, y, (places >= n - np.ceil(frequency * n)).astype(np.uint8), homology_like_groups(n, rng)
-
-
-def timed(work: Callable):
-    start = time.perf_counter()
-    result = work()
-    return result, time.perf_counter() - start
-
-
-def seconds(values: list[float]) -> str:
-    return f"{sum(values):.3g}" + (f" ({min(values):.3g}–{max(values):.3g})" if len(values) > 1 else "")
 
 
 def row(measured: str, ours: list[float], other: list[float], note: str = "", goal: str = "", times: float = 1) -> dict:
@@ -180,15 +166,10 @@ def multilabel_rows(X: np.ndarray, Y: np.ndarray, groups: np.ndarray, n_jobs: in
 
 
 def markdown(lines: list[dict], arguments: argparse.Namespace, load: float) -> str:
-    ways = __doc__[__doc__.index("What is measured:") :].strip()
-    table = pd.DataFrame(lines)
-    text = "| " + " | ".join(table.columns) + " |\n|" + "---|" * len(table.columns) + "\n"
-    text += "".join("| " + " | ".join(values) + " |\n" for values in table.itertuples(index=False))
     device = torch.cuda.get_device_name(arguments.device) + " for the labels of ours" if arguments.device.startswith("cuda") else "no GPU"
-    facts = f"{datetime.date.today()}, {os.cpu_count()} cores ({platform.machine()}), {arguments.threads} thread(s) on both sides, {device}; Python {platform.python_version()}, "
-    facts += f"numpy {np.__version__}, torch {torch.__version__}, scikit-learn {sklearn.__version__}. Load average when it began: {load:.2f}.\n"
+    facts = f"{machine(f'{arguments.threads} thread(s) on both sides, {device}', 'numpy', 'torch', 'scikit-learn')} Load average when it began: {load:.2f}.\n"
     facts += f"{arguments.n:,} units × {arguments.d} features, {arguments.labels} labels."
-    return f"# Seconds of a linear probe\n\n{facts}\n\n```\n{ways}\n```\n\n{text}"
+    return page("Seconds of a linear probe", facts, __doc__, lines)
 
 
 def main() -> None:

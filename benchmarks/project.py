@@ -20,21 +20,17 @@ has disturbed least.
 """
 
 import argparse
-import datetime
 import hashlib
 import os
-import platform
 import subprocess
 import sys
 import tempfile
 import time
-from importlib.metadata import version
 from pathlib import Path
-from typing import Callable
 
 import numpy as np
-import pandas as pd
 from anndata import AnnData
+from report import machine, page, seconds, timed
 
 from isoclr.latent.project import project
 
@@ -62,16 +58,6 @@ def made(n: int, d: int) -> np.ndarray:
     centers = rng.normal(size=(300, d))[rng.integers(300, size=gene[-1] + 1)]
     genes = centers + 0.6 * rng.normal(size=centers.shape)
     return (genes[gene] + 0.2 * rng.normal(size=(n, d))).astype(np.float32)
-
-
-def timed(work: Callable):
-    start = time.perf_counter()
-    result = work()
-    return result, time.perf_counter() - start
-
-
-def seconds(values: list[float]) -> str:
-    return f"{sum(values):.3g}" + (f" ({min(values):.3g}–{max(values):.3g})" if len(values) > 1 else "")
 
 
 def direct(X: np.ndarray, seed: int | None) -> np.ndarray:
@@ -137,14 +123,8 @@ def keep_as_computed(X: np.ndarray, xy: np.ndarray, cache: Path) -> None:
 
 
 def markdown(lines: list[dict], arguments: argparse.Namespace, load: float) -> str:
-    ways = __doc__[__doc__.index("What is measured:") :].strip()
-    table = pd.DataFrame(lines)
-    text = "| " + " | ".join(table.columns) + " |\n|" + "---|" * len(table.columns) + "\n"
-    text += "".join("| " + " | ".join(values) + " |\n" for values in table.itertuples(index=False))
-    facts = f"{datetime.date.today()}, {os.cpu_count()} cores ({platform.machine()}); Python {platform.python_version()}, numpy {np.__version__}, "
-    facts += ", ".join(f"{name} {version(name)}" for name in ("umap-learn", "pynndescent", "numba"))
-    facts += f". Load average when it began: {load:.2f}, when it ended: {os.getloadavg()[0]:.2f}."
-    return f"# Seconds of a map\n\n{facts}\n\n```\n{ways}\n```\n\n{text}"
+    facts = f"{machine('no GPU', 'numpy', 'umap-learn', 'pynndescent', 'numba')} Load average when it began: {load:.2f}, when it ended: {os.getloadavg()[0]:.2f}."
+    return page("Seconds of a map", facts, __doc__, lines)
 
 
 def main() -> None:

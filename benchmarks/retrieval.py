@@ -9,15 +9,14 @@ a homolog when the nearest of all transcripts of other genes is of the same grou
 """
 
 import argparse
-import datetime
 import os
-import platform
 import tempfile
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
+from report import machine, markdown_table
 
 from isoclr.data.build import SpeciesSource, build_store
 from isoclr.data.features import kmer_frequencies
@@ -112,12 +111,6 @@ def table(vectors: dict[str, list], store: TranscriptStore) -> pd.DataFrame:
     return wide[["isoform@1", "homolog@1"]].reset_index()
 
 
-def markdown(frame: pd.DataFrame) -> str:
-    "A data frame as a table."
-    lines = [list(frame.columns), ["---"] * frame.shape[1], *frame.astype(str).to_numpy().tolist()]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=Path(os.environ.get("ISOCLR_TEST_DATA", HERE.parents[1] / "shared" / "data")))
@@ -138,11 +131,11 @@ def main() -> None:
         rows = heldout_rows(two)
         report = [
             "# Retrieval on held-out families",
-            f"{datetime.date.today()}, {os.cpu_count()} cores ({platform.machine()}), {arguments.threads} threads, torch {torch.__version__}",
+            machine(f"{arguments.threads} threads", "torch"),
             f"{len(rows)} transcripts of {two.transcripts.group.iloc[rows].nunique()} held-out groups of human and mouse; seeds {', '.join(map(str, arguments.seeds))}.",
-            markdown(table(vectors, two)),
+            markdown_table(table(vectors, two)),
             "What the trainings took:",
-            markdown(took),
+            markdown_table(took),
         ]
     text = "\n\n".join(report) + "\n"
     print(text)
