@@ -67,7 +67,7 @@ CSS = """<style>
 .isoclr-table th, .isoclr-table td {padding: 2px 8px; white-space: nowrap; border-bottom: 1px solid var(--jp-border-color1)} .isoclr-table td.number {text-align: right}
 </style>"""
 
-
+# %% ../../nbs/latent/51e_controls.ipynb #82b47ae4
 def told(
     action: Callable,  # a method of an object that has a `message`
 ) -> Callable:
@@ -82,7 +82,7 @@ def told(
             self.message = f"{type(error).__name__}: {error}"
     return careful
 
-
+# %% ../../nbs/latent/51e_controls.ipynb #cb965f8e
 class Controls:
     "What stands above the map, bound to the traits of a state."
 

@@ -337,6 +337,8 @@ function render({model, el}) {
 }
 export default {render};
 """
+
+# %% ../../nbs/latent/51b_points.ipynb #6a319135
 STYLE = """
 .isoclr-points {position: relative; width: 100%; height: var(--isoclr-map-height, 480px); overflow: hidden; border-radius: 4px; border: 1px solid #c4c4c4; box-sizing: border-box; background: white; color: #222}
 .isoclr-points.dark {background: #1b1b1b; color: #ddd; border-color: #444}
@@ -367,7 +369,7 @@ def point_sizes(
     share = (numbers / 2 - numbers.min() / 2) / ((numbers.max() / 2 - numbers.min() / 2) or 1)
     return base * np.sqrt(0.5 + 5.5 * share)
 
-
+# %% ../../nbs/latent/51b_points.ipynb #870edf32
 @cache
 def _points_widget() -> type:
     "The class of the widget, made when the first one is needed: ipywidgets is not loaded before."
@@ -379,7 +381,7 @@ def _points_widget() -> type:
         "_esm": SCRIPT, "_css": STYLE, **names, "dark": Bool(False).tag(sync=True), "tool": Enum(["lasso", "pan", "box"], "lasso").tag(sync=True),
     })
 
-
+# %% ../../nbs/latent/51b_points.ipynb #f93d5640
 class PointsMap:
     "A map of points drawn by WebGL."
 

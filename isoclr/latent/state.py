@@ -134,13 +134,13 @@ def _rows(adata: "AnnData", wanted: Any) -> np.ndarray:
     rows.flags.writeable = False
     return rows
 
-
+# %% ../../nbs/latent/51c_state.ipynb #cd746857
 class Something(AnyTrait):
     "A trait whose checks also see None."
 
     allow_none = False
 
-
+# %% ../../nbs/latent/51c_state.ipynb #12800806
 class CheckedTraits(HasTraits):
     "The traits of the explorer, each checked before it changes."
 

@@ -30,7 +30,7 @@ class _Change(NamedTuple):
     def stop(self) -> int:
         return self.start + len(self.values)
 
-
+# %% ../../nbs/models/25_substitute.ipynb #637887c1
 class WindowedResNet:
     "Embeddings of a transcript with one position changed, by a dilated ResNet in evaluation mode."
 

@@ -394,12 +394,12 @@ def pretrain(
     fabric.barrier()
     return _load(own, done)
 
-
+# %% ../../nbs/pretrain/33_pretrain.ipynb #8c1ba490
 def _load(like: nn.Module, folder: Path) -> nn.Module:
     "The encoder in a folder."
     return load_encoder(folder) if isinstance(like, TranscriptEncoder) else type(like).from_pretrained(folder).eval()
 
-
+# %% ../../nbs/pretrain/33_pretrain.ipynb #6c18ecbf
 def _train(run: _Run, record: _Record, progress: bool, live: bool) -> None:
     "Go through the steps that are left."
     config = run.config
