@@ -25,7 +25,7 @@ from .intervals import compare, holm, summarise
 from .leakage import leakage_report
 from .probe import probe_all, retrieval, side_by_side, tested_groups
 from .similarity import word_sets
-from .splits import SplitConfig
+from .splits import SplitConfig, task_splits
 from .tasks import Task
 
 if TYPE_CHECKING:
@@ -176,8 +176,6 @@ def _leakage(tasks: Sequence[Task], obs: pd.DataFrame, config: SplitConfig, held
     "What is on both sides of each task's splits."
     if not tasks:
         return pd.DataFrame(columns=["task"])
-    from isoclr.probe.splits import task_splits
-
     words = word_sets(store)
     reports = [leakage_report(task, task_splits(task, obs, config, heldout), obs, words).assign(task=task.name) for task in tasks]
     table = pd.concat(reports, ignore_index=True)
