@@ -279,10 +279,8 @@ def test_the_page_opens_from_disk_without_a_network(tmp_path, adatas):
         lone = int(adata.obsm["X_umap"][:, 0].argmax())  # the point farthest to the right has no other near it
         spot = page.evaluate("""([x, y]) => { const gd = document.querySelector('.js-plotly-plot'), l = gd._fullLayout, box = gd.getBoundingClientRect();
             return [box.left + l.xaxis._offset + l.xaxis.l2p(x), box.top + l.yaxis._offset + l.yaxis.l2p(y)]; }""", adata.obsm["X_umap"][lone].tolist())
-        page.mouse.move(spot[0] - 40, spot[1])
-        page.mouse.move(*spot, steps=5)
-        page.wait_for_selector(".hoverlayer .hovertext")
-        assert f"NM_{lone}" in page.locator(".hoverlayer").text_content()
+        page.mouse.move(*spot)
+        page.locator(".hoverlayer", has_text=f"NM_{lone}").wait_for()
         page.locator(".updatemenu-header").click()
         page.locator(".updatemenu-dropdown-button", has_text="half_life").click()
         until(lambda: "half_life" in page.locator(".gtitle").text_content(), 10, "another colour")
