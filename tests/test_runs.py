@@ -1,13 +1,17 @@
 """Runs as their users meet them: through the command line, killed, repeated, and given wrong parameters."""
 import json
+import logging
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import nbformat
 import pytest
 
+import isoclr
 from isoclr import runs
 from isoclr.config import ConfigError, InputError
 from isoclr.data.store import TranscriptStore
@@ -41,7 +45,7 @@ def kill_when(condition, *arguments: str, folder: Path) -> None:
             assert time.monotonic() < deadline, "the moment at which the command was to be killed never came"
             time.sleep(0.01)
         process.send_signal(signal.SIGKILL)
-    time.sleep(3)  # the kernel notices within a second that its parent is gone, and ends
+    time.sleep(1)  # the guard of the kernel ends it
 
 
 def some(folder: Path, pattern: str):
@@ -103,11 +107,128 @@ def test_unknown_experiment():
         runs.run("biuld")
 
 
-def test_a_failed_run_keeps_its_notebook_and_says_where(tmp_path):
-    with pytest.raises(runs.RunError, match="pretrain failed in cell") as raised:
-        runs.run("pretrain", runs_folder=tmp_path, progress=False, store=str(tmp_path / "nowhere"))
+@pytest.mark.parametrize("experiment, needs", [("pretrain", "store"), ("probe", "store"), ("finetune", "store"), ("low_data", "store"), ("explore", "embeddings")])
+def test_what_is_required_is_asked_for_at_once(experiment, needs, tmp_path):
+    with pytest.raises(ConfigError, match=f"needs the parameter {needs} "):
+        runs.run(experiment, runs_folder=tmp_path)
+    with pytest.raises(ConfigError, match="nowhere/at/all does not exist"):
+        runs.run(experiment, runs_folder=tmp_path, **{needs: "nowhere/at/all"})
+    assert not list(tmp_path.iterdir()), "a refused run leaves nothing"
+
+
+def test_what_may_be_no_path_is_left_to_the_notebook(tmp_path):
+    given = {"store": str(tmp_path), "tasks": "half_life_human,rna_class", "encoders": {"theirs": "owner/name"}}
+    assert runs.check_parameters("finetune", given)["tasks"] == given["tasks"]
+    with pytest.raises(ConfigError, match="encoders .*/gone does not exist"):
+        runs.check_parameters("finetune", {**given, "encoders": {"ours": str(tmp_path / "gone")}})
+
+
+def test_a_failed_run_keeps_its_notebook_and_says_where(stages, tmp_path):
+    "Settings are checked by the notebook, before its first step."
+    with pytest.raises(runs.RunError, match="pretrain failed in cell.* Did you mean 'weight_decay'?") as raised:
+        runs.run("pretrain", runs_folder=tmp_path, progress=False, store=stages["build"].path("store"), settings={"weight_decya": 0.1})
     run = only_run(tmp_path, "pretrain")
-    assert not run.finished and str(run.notebook) in str(raised.value) and "nowhere" in run.notebook.read_text()
+    assert not run.finished and str(run.notebook) in str(raised.value) and "weight_decya" in run.notebook.read_text()
+    assert run.status == "failed" and "weight_decay" in run.record["error"] and not (run.folder / "checkpoints").exists()
+
+
+OWN = """import os, time
+from isoclr.runs import Run
+run = Run.here(run_folder, 'own')
+with open(os.path.join(place, 'executed'), 'a') as file:
+    file.write('once ')
+while wait and not os.path.exists(os.path.join(place, 'go on')):
+    time.sleep(0.05)
+run.finish({'seed': seed})
+"""
+
+
+@pytest.fixture
+def own(tmp_path) -> dict:
+    "An experiment of one's own: `seed=13` raises behind `run.finish` for as long as there is no file `well`."
+    cells = [nbformat.v4.new_code_cell("seed = 0\nwait = False\nplace = ''\nrun_folder = ''  # path", metadata={"tags": ["parameters"]}), nbformat.v4.new_code_cell(OWN),
+             nbformat.v4.new_code_cell("assert seed != 13 or os.path.exists(os.path.join(place, 'well')), 'unwell'")]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), tmp_path / "own.ipynb")
+    return {"experiment": str(tmp_path / "own.ipynb"), "runs_folder": tmp_path / "runs", "progress": False, "place": str(tmp_path)}
+
+
+def test_a_run_keeps_account_of_its_attempts(own, tmp_path):
+    with pytest.raises(runs.RunError, match="unwell"):
+        runs.run(**own, seed=13)
+    run = only_run(tmp_path / "runs", "own")
+    assert run.status == "failed" and not run.finished, "a run that fails behind `run.finish` is not finished"
+    (tmp_path / "well").touch()
+    assert runs.run(**own, seed=13).folder == run.folder and run.status == "finished" and run.results == {"seed": 13}
+    record, config = run.record, json.loads((run.folder / "config.json").read_text())
+    assert record["attempt"] == 2 and record["error"] is None and record["duration_s"] > 0 and record["started"] <= record["ended"]
+    assert config["parameters"] == {"seed": 13, "wait": False, "place": str(tmp_path)} and config["notebook"] == own["experiment"]
+    assert config["git"] is None and {"isoclr", "python", "torch", "numpy", "pandas"} <= set(config["versions"]) and set(config["machine"]) == {"host", "platform", "cpus"}
+    (run.folder / "old").mkdir()
+    runs.run(**own, seed=13, force=True)
+    assert run.record["attempt"] == 3 and not (run.folder / "old").exists()
+    assert (tmp_path / "executed").read_text().split() == ["once"] * 3
+
+
+def test_a_second_process_waits_for_the_first(own, tmp_path, caplog):
+    code = f"from isoclr.runs import run\nrun(**{ {**own, 'runs_folder': str(own['runs_folder'])} }, wait=True)"
+    with subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True) as first:
+        deadline = time.monotonic() + 120
+        while not (tmp_path / "executed").exists():
+            assert first.poll() is None and time.monotonic() < deadline, first.stderr.read()
+            time.sleep(0.05)
+        run = only_run(tmp_path / "runs", "own")
+        assert run.status == "running"
+
+        class GoesOn(logging.Handler):
+            def emit(self, record):
+                (tmp_path / "go on").touch()
+
+        handler = GoesOn()
+        logging.getLogger("isoclr.runs").addHandler(handler)
+        second = runs.run(**own, wait=True)
+        logging.getLogger("isoclr.runs").removeHandler(handler)
+        assert first.wait(60) == 0, first.stderr.read()
+    assert second.folder == run.folder and second.finished and "waiting for it" in caplog.text
+    assert (tmp_path / "executed").read_text().split() == ["once"] and run.record["attempt"] == 1
+
+
+def test_a_finished_run_is_returned_without_importing_anything_heavy(own, tmp_path):
+    given = {**own, "runs_folder": str(own["runs_folder"])}
+    run = runs.Run(tmp_path / "runs" / "own" / runs.run_id(own["experiment"], runs.check_parameters(own["experiment"], {"place": str(tmp_path)})))
+    run.folder.mkdir(parents=True)
+    run.finish({})
+    code = f"import sys\nfrom isoclr.runs import run\nassert run(**{given}).finished\nprint(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert "isoclr.runs" in loaded and not {"torch", "numpy", "pandas", "papermill", "nbformat", "filelock", "tqdm"} & set(loaded)
+
+
+def test_the_state_of_git_is_noted_and_never_in_the_way(tmp_path):
+    assert runs._git_state(tmp_path) is None and runs._git_state(tmp_path / "nowhere") is None
+    if not shutil.which("git"):
+        pytest.skip("no git on this machine")
+
+    def git(*words):
+        subprocess.run(["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b", *words], check=True, capture_output=True)
+
+    git("init")
+    assert runs._git_state(tmp_path) is None, "no commit yet"
+    (tmp_path / "tracked").write_text("1")
+    git("add", "tracked")
+    git("commit", "-m", "first")
+    state = runs._git_state(tmp_path)
+    assert len(state["commit"]) == 40 and state["changed"] is False
+    (tmp_path / "tracked").write_text("2")
+    assert runs._git_state(tmp_path) == {**state, "changed": True}
+
+
+def test_an_installed_package_brings_its_experiments(tmp_path, monkeypatch):
+    for folder, name in (("isoclr/experiments", "packaged"), ("nbs/experiments", "checkout")):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / f"{name}.ipynb").touch()
+    monkeypatch.setattr(isoclr, "__file__", str(tmp_path / "isoclr" / "__init__.py"))
+    assert list(runs.experiments()) == ["packaged"]
+    (tmp_path / "isoclr" / "experiments" / "packaged.ipynb").unlink()
+    assert list(runs.experiments()) == ["checkout"]
 
 
 @pytest.mark.slow
@@ -116,7 +237,7 @@ def test_a_killed_build_is_not_finished_and_is_made_good(moment, tmp_path):
     arguments = ("build", "simulate_families=60")
     kill_when(some(tmp_path, moment), *arguments, folder=tmp_path)
     killed = only_run(tmp_path, "build")
-    assert not killed.finished
+    assert not killed.finished and killed.status == "killed"
     if (killed.folder / "store").exists():  # then it is a whole one
         TranscriptStore.open(killed.folder / "store").validate()
     made_good = finish(*arguments, folder=tmp_path)
