@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 
 from isoclr import runs
-from isoclr.cli import _named, main
+from isoclr.arguments import encoders_by_name
+from isoclr.cli import main
 from isoclr.config import ConfigError, InputError
 from isoclr.data.build import SpeciesSource, build_store
 from isoclr.data.homology import read_homology
@@ -156,8 +157,8 @@ def test_isoclr_probe_compares_two_encoders(world, tmp_path, capsys):
 
 
 def test_encoders_are_named_on_the_command_line():
-    assert _named(["a=x/encoder", "runs/pretrain/abc/encoder", "y/z"]) == {"a": "x/encoder", "abc": "runs/pretrain/abc/encoder", "z": "y/z"}
+    assert encoders_by_name(["a=x/encoder", "runs/pretrain/abc/encoder", "y/z"]) == {"a": "x/encoder", "abc": "runs/pretrain/abc/encoder", "z": "y/z"}
     with pytest.raises(ConfigError, match="Two encoders are named 'z'"):
-        _named(["y/z", "x/z"])
+        encoders_by_name(["y/z", "x/z"])
     with pytest.raises(SystemExit):
         main(["probe", "--tasks", "all"])
