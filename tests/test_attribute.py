@@ -405,7 +405,7 @@ def test_figure_shows_the_scores_to_scale(method, target):
     named = {trace.name: trace for trace in rest}
     assert np.array_equal(heat.z, one.scores.T.astype(float)) and list(heat.y) == ["A", "C", "G", "T", "CDS", "splice"][: one.scores.shape[1]]
     assert heat.zmin == (0 if target == "cosine" else -heat.zmax)
-    exons = named["exon"].x[np.isfinite(named["exon"].x)]
+    exons = named["UTR"].x[np.isfinite(named["UTR"].x)]
     assert sorted(set(exons)) == [-0.5, 59.5, 179.5, 239.5] and (np.nanmin(named["CDS"].x), np.nanmax(named["CDS"].x)) == (23.5, 143.5)
     letters = sequence_from_tokens(one.tokens)
     for base in "ACGT":

@@ -2,6 +2,7 @@
 import base64
 import html
 import io
+import json
 import re
 
 import numpy as np
@@ -359,6 +360,37 @@ def test_a_point_under_the_mouse_is_told(explorer):
     assert explorer._label(33) == f"gene GENE11\ntranscript NM_33.1\nspecies human\nlength (nt) {facts.length_nt}\nkind {facts.kind}"
     explorer.color, explorer.encoder = "length_nt", "again"
     assert f"length_nt {explorer.obs.length_nt.iloc[5]}" in explorer._label(5)
+
+
+def test_the_page_holds_what_is_told_of_few_points(adata, monkeypatch):
+    explorer = Explorer(adata, color="kind")
+    model = (explorer.widget, explorer.map.widget)[1]
+
+    def told(row):
+        return "\n".join(f"{title} {values[row]}" for title, values in json.loads(model.facts))
+
+    assert [told(row) for row in range(120)] == [explorer._label(row) for row in range(120)]
+    explorer.color = "half_life"
+    assert told(7) == explorer._label(7) and f"half_life {adata.obs['half_life'].iloc[7]}" in told(7)
+    monkeypatch.setattr("isoclr.latent.points.TOLD_POINTS", 119)
+    explorer.color = "kind"
+    assert model.facts == b""
+
+
+@pytest.mark.parametrize("backend", ["points", "plotly"])
+def test_the_map_is_shown_before_the_rest_is_made(adata, monkeypatch, backend):
+    from ipywidgets import Widget
+
+    explorer, made, shown = Explorer(adata, backend=backend), [], []
+    monkeypatch.setattr("IPython.display.display", lambda frame: shown.append((frame, [box.children for box in frame.children], len(made))))
+    Widget.on_widget_constructed(made.append)
+    try:
+        explorer._ipython_display_()
+    finally:
+        Widget.on_widget_constructed(None)
+    (frame, children, models), = shown
+    assert frame is explorer.widget and children == [(explorer.map.widget,), ()] and models <= 8 < len(made)  # a page makes those before it draws
+    assert explorer.controls.widget in frame.children[1].children and drawn(explorer)[0] == code_colors(adata.obs["species"], 120).codes.tolist()
 
 
 def test_messages_that_a_browser_would_not_send(adata):

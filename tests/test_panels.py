@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from isoclr.config import ConfigError, InputError
-from isoclr.latent.panels import CDS_COLOR, SELECTED_COLOR, draw_enrichment, draw_histogram, draw_transcripts, transcript_parts
+from isoclr.latent.draw import PART_COLORS
+from isoclr.latent.panels import SELECTED_COLOR, draw_enrichment, draw_histogram, draw_transcripts, transcript_parts
 from isoclr.latent.structure import enrichment
 
 
@@ -69,7 +70,7 @@ def test_isoforms_stand_together_and_are_drawn_to_scale():
     assert list(figure.layout.yaxis.ticktext) == ["A T1", "A T2", "B S1"]
     drawn = {trace.name: rectangles(trace) for trace in figure.data}
     assert drawn["CDS"] == [(20, 50, 0), (50, 80, 0), (0, 100, 1)] and drawn["UTR"] == [(0, 20, 0), (80, 150, 0)] and drawn["no CDS"] == [(0, 10, 2), (10, 50, 2)]
-    assert {trace.name: trace.fillcolor for trace in figure.data}["CDS"] == CDS_COLOR
+    assert {trace.name: trace.fillcolor for trace in figure.data} == PART_COLORS
 
 
 def test_genome_coordinates_of_one_gene_are_those_of_its_chromosome():

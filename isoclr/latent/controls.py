@@ -23,7 +23,7 @@ TABLE_ROWS = 200
 
 
 def table_html(
-    frame: pd.DataFrame,
+    frame: pd.DataFrame,  # any
     sort: str | None = None,  # column to sort by; None: as it is
     ascending: bool = True,
 ) -> str:
@@ -43,7 +43,7 @@ def table_html(
 
 
 def csv_link(
-    frame: pd.DataFrame,
+    frame: pd.DataFrame,  # any
     name: str = "selection.csv",  # of the file
 ) -> str:
     "A link that saves a table from the browser."
@@ -53,7 +53,7 @@ def csv_link(
 # %% ../../nbs/latent/51e_controls.ipynb #005d9c3b
 NONE = "(none)"
 CSS = """<style>
-.isoclr-explorer {padding: 8px; background: white; color: #222; --jp-ui-font-color1: #222; --jp-widgets-color: #222; --jp-widgets-label-color: #222; --jp-widgets-readout-color: #222;
+.isoclr-explorer {background: white; color: #222; --jp-ui-font-color1: #222; --jp-widgets-color: #222; --jp-widgets-label-color: #222; --jp-widgets-readout-color: #222;
   --jp-widgets-input-color: #222; --jp-widgets-input-background-color: white; --jp-layout-color1: white; --jp-layout-color2: #eee; --jp-border-color1: #ccc; --jp-widgets-input-border-color: #bbb; --jp-inverse-layout-color1: #111; --jp-ui-font-color0: #111; --jp-ui-font-color2: #555; --jp-layout-color3: #bbb}
 .isoclr-explorer.dark {background: #1b1b1b; color: #ddd; color-scheme: dark; --jp-ui-font-color1: #ddd; --jp-ui-font-color0: #eee; --jp-widgets-color: #ddd; --jp-widgets-label-color: #ddd; --jp-widgets-readout-color: #ddd; --jp-content-font-color1: #ddd;
   --jp-widgets-input-color: #ddd; --jp-widgets-input-background-color: #2a2a2a; --jp-layout-color1: #1b1b1b; --jp-layout-color2: #333; --jp-border-color1: #444; --jp-widgets-input-border-color: #555; --jp-inverse-layout-color1: #eee; --jp-ui-font-color2: #aaa; --jp-layout-color3: #0072B2}
@@ -62,7 +62,7 @@ CSS = """<style>
 .isoclr-explorer select option {background: var(--jp-widgets-input-background-color)}
 .isoclr-explorer a {color: #0072B2} .isoclr-explorer.dark a {color: #56B4E9}
 .isoclr-legend {font: 12px/1.7 sans-serif} .isoclr-status {font: 12px/1.5 sans-serif}
-.isoclr-table {max-height: 390px; overflow: auto; font: 12px/1.4 sans-serif} .isoclr-table table {border-collapse: collapse}
+.isoclr-table {max-height: 290px; overflow: auto; font: 12px/1.4 sans-serif} .isoclr-table table {border-collapse: collapse}
 .isoclr-table th {position: sticky; top: 0; background: var(--jp-layout-color2); text-align: left}
 .isoclr-table th, .isoclr-table td {padding: 2px 8px; white-space: nowrap; border-bottom: 1px solid var(--jp-border-color1)} .isoclr-table td.number {text-align: right}
 </style>"""
@@ -84,7 +84,7 @@ def told(
 
 # %% ../../nbs/latent/51e_controls.ipynb #cb965f8e
 class Controls:
-    "What stands above the map, bound to the traits of a state."
+    "What stands beside the map, above the tabs, bound to the traits of a state."
 
     def __init__(
         self,
@@ -92,33 +92,32 @@ class Controls:
     ):
         import ipywidgets as w
 
-        self.state, self._busy, narrow = state, False, w.Layout(width="200px")
-        style, obs = {"description_width": "70px"}, state.obs
+        self.state, self._busy, obs = state, False, state.obs
+        narrow, button, wrap, label = w.Layout(width="200px"), w.Layout(width="70px"), w.Layout(flex_flow="row wrap"), {"description_width": "70px"}
 
-        def dropdown(name: str, options: list, trait: str) -> Any:
+        def dropdown(name: str, options: list, trait: str, style: Any) -> Any:
             made = w.Dropdown(options=options, value=getattr(state, trait) or NONE, description=name, style=style, layout=narrow)
             made.observe(lambda change: self._set(trait, None if change["new"] == NONE else change["new"]), "value")
             state.observe(lambda change: self._follow(made, change["new"] or NONE), trait)
             return made
 
-        self.encoder = dropdown("encoder", list(state.adatas), "encoder")
-        self.basis = dropdown("projection", projections(state.adata), "basis")
-        self.color = dropdown("colour", self._columns(obs), "color")
-        self.size = dropdown("size", self._numbers(obs), "size")
-        wide = w.Layout(width="330px")
-        self.filter = w.Text(description="filter", placeholder="length_nt > 2000", continuous_update=False, style=style, layout=wide)
-        self.search = w.Combobox(description="search", placeholder="gene or transcript", continuous_update=True, style=style, layout=w.Layout(width="270px"))
-        self.take = w.Button(description="select", tooltip="select what is ringed", layout=w.Layout(width="70px"))
-        self.clear = w.Button(description="clear", tooltip="clear selection, search and filter", layout=w.Layout(width="70px"))
-        self.dark = w.ToggleButton(value=False, description="dark", tooltip="dark or light", layout=w.Layout(width="70px"))
+        self.encoder = dropdown("encoder", list(state.adatas), "encoder", label)
+        self.basis = dropdown("projection", projections(state.adata), "basis", self.encoder.style)
+        self.color = dropdown("colour", self._columns(obs), "color", self.encoder.style)
+        self.size = dropdown("size", self._numbers(obs), "size", self.encoder.style)
+        self.filter = w.Text(description="filter", placeholder="length_nt > 2000", continuous_update=False, style=label, layout=w.Layout(width="330px"))
+        self.search = w.Combobox(description="search", placeholder="gene or transcript", continuous_update=True, style=self.filter.style, layout=w.Layout(width="270px"))
+        self.take = w.Button(description="select", tooltip="select what is ringed", layout=button)
+        self.clear = w.Button(description="clear", tooltip="clear selection, search and filter", layout=button, style=self.take.style)
+        self.dark = w.ToggleButton(value=False, description="dark", tooltip="dark or light", layout=button)
         self.filter.observe(lambda change: self._set("filter", change["new"]), "value")
         self.search.observe(lambda change: self._search(change["new"]), "value")
         self.take.on_click(lambda _: self._set("selection", state.highlighted))
         self.clear.on_click(lambda _: self._clear())
         state.observe(lambda change: self._follow(self.filter, change["new"]), "filter")
         state.observe(lambda _: self._renew(), "encoder")
-        rows = [self.encoder] * (len(state.adatas) > 1) + [self.basis, self.color, self.size, self.filter, w.HBox([self.search, self.take]), w.HBox([self.clear, self.dark])]
-        self.widget = w.HBox(rows, layout=w.Layout(flex_flow="row wrap"))
+        rows = [self.encoder] * (len(state.adatas) > 1) + [self.basis, self.color, self.size, self.filter, w.HBox([self.search, self.take], layout=wrap), w.HBox([self.clear, self.dark], layout=wrap)]
+        self.widget = w.HBox(rows, layout=wrap)
 
     @staticmethod
     def _columns(obs: pd.DataFrame) -> list[str]:
@@ -130,6 +129,7 @@ class Controls:
 
     @property
     def message(self) -> str:
+        "What the status line says."
         return self.state.message
 
     @message.setter

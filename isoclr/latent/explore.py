@@ -7,6 +7,7 @@ __all__ = ['NEAR', 'TABS', 'BACKENDS', 'Panels', 'Explorer']
 
 # %% ../../nbs/latent/52_explore.ipynb #cba22893
 import html
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Mapping
 
 import numpy as np
@@ -39,22 +40,36 @@ class Panels:
     ):
         import ipywidgets as w
 
-        self.state, self.dark, self._place = state, False, None
-        self.table, self.link, self.near, self.note = w.HTML(), w.HTML(), w.HTML(), w.HTML()
+        self.state, self.dark, self._place, self._layout = state, False, None, w.Layout()
+        self.table = w.HTML(layout=self._layout)
+        self.near, self.note = (w.HTML(layout=self._layout, style=self.table.style) for _ in range(2))
+        self.widget = w.Tab([w.VBox(part, layout=self._layout) for part in ([self.table], [], [], [], [self.near])], titles=TABS)
+        self.widget.observe(lambda _: self.refresh(), "selected_index")
+        state.observe(lambda _: self.refresh(), ["selection", "focus", "color", "basis", "encoder"])
+
+    @cached_property
+    def sorting(self) -> Any:
+        "The row above the table, made when there is a table."
+        import ipywidgets as w
+
         self.sort = w.Dropdown(options=self._sortable(), description="sort by", layout=w.Layout(width="220px"), style={"description_width": "55px"})
         self.falling = w.ToggleButton(description="falling", tooltip="largest first", layout=w.Layout(width="70px"))
-        self.export = w.Button(description="export CSV", layout=w.Layout(width="95px"))
+        self.export, self.link = w.Button(description="export CSV", layout=w.Layout(width="95px")), w.HTML(layout=self._layout, style=self.table.style)
+        self.export.on_click(lambda _: setattr(self.link, "value", csv_link(self._sorted())))
+        for control in (self.sort, self.falling):
+            control.observe(lambda _: self.refresh(), "value")
+        return w.HBox([self.sort, self.falling, self.export, self.link], layout=w.Layout(flex_flow="row wrap"))
+
+    @cached_property
+    def choice(self) -> Any:
+        "The row above the exons: which transcripts, in which coordinates."
+        import ipywidgets as w
+
         self.of = w.Dropdown(options=["selection", "gene of the clicked point"], description="of", layout=w.Layout(width="250px"), style={"description_width": "25px"})
         self.system = w.Dropdown(options=["transcript", "genome"], description="coordinates", layout=w.Layout(width="200px"), style={"description_width": "80px"})
-        self.figures = w.VBox()
-        self._choice = w.HBox([self.of, self.system], layout=w.Layout(flex_flow="row wrap"))
-        parts = [[w.HBox([self.sort, self.falling, self.export, self.link], layout=w.Layout(flex_flow="row wrap")), self.table], [], [], [], [self.near]]
-        self.widget = w.Tab([w.VBox(part) for part in parts], titles=TABS, layout=w.Layout(flex="1 1 420px", min_width="0"))
-        for control in (self.sort, self.falling, self.of, self.system):
+        for control in (self.of, self.system):
             control.observe(lambda _: self.refresh(), "value")
-        self.widget.observe(lambda _: self.refresh(), "selected_index")
-        self.export.on_click(lambda _: setattr(self.link, "value", csv_link(self._sorted())))
-        state.observe(lambda _: self.refresh(), ["selection", "focus", "color", "basis", "encoder"])
+        return w.HBox([self.of, self.system], layout=w.Layout(flex_flow="row wrap"))
 
     def _sortable(self) -> list[str]:
         return ["(row)", *self.state.obs.columns, f"{self.state.basis}_1", f"{self.state.basis}_2"]
@@ -86,7 +101,7 @@ class Panels:
 
     def _children(self, parts: list) -> None:
         "What the open tab holds."
-        before = [self._choice] if TABS[self.widget.selected_index or 0] == "transcripts" else []
+        before = [self.choice] if TABS[self.widget.selected_index or 0] == "transcripts" else []
         self.widget.children[self.widget.selected_index or 0].children = [*before, *parts]
 
     def _draw(self, figure: "Figure") -> None:
@@ -99,16 +114,18 @@ class Panels:
         self._children([self.note, self._place.widget])
 
     def _show_selection(self) -> None:
+        n = len(self.state.selection)
+        self.widget.children[0].children = [self.sorting, self.table] if n else [self.table]
+        if not n:
+            return self._explain("selection", "Draw a lasso around some points: their table is shown here.")
         options = self._sortable()
         if options != list(self.sort.options):
             self.sort.options = options
         self.link.value = ""
-        n = len(self.state.selection)
-        more = f"<p>The first {TABLE_ROWS} of {n:,}.</p>" if n > TABLE_ROWS else "" if n else "<p>Draw a lasso around some points.</p>"
-        self.table.value = more + (table_html(self._sorted()) if n else "")
+        self.table.value = (f"<p>The first {TABLE_ROWS} of {n:,}.</p>" if n > TABLE_ROWS else "") + table_html(self._sorted())
 
     def _show_transcripts(self) -> None:
-        state = self.state
+        state, _ = self.state, self.choice
         if self.of.value != "selection":
             if state.focus is None:
                 return self._explain("transcripts", "Click a point: the isoforms of its gene are drawn here.")
@@ -160,49 +177,62 @@ class Explorer(ExplorerState):
             raise ConfigError(f"backend = {backend!r}.{did_you_mean(str(backend), ('auto', *BACKENDS))}")
         super().__init__(adata, store, color, basis)
         self.backend = "points" if backend == "auto" else backend
-        self._widget, self._facts = None, (None, [])
+        self._facts, self._dark = (None, []), False
 
-    @property
+    @cached_property
     def widget(self) -> Any:
         "The widget, made when it is first asked for."
-        if self._widget is None:
-            self._build()
-        return self._widget
-
-    def _repr_mimebundle_(self, **settings) -> Any:
-        return self.widget._repr_mimebundle_(**settings)
-
-    def _build(self) -> None:
         import ipywidgets as w
 
-        self.map = BACKENDS[self.backend](self.xy, self._chosen, self._clicked, self._label)
+        frame = self._frame
         self.controls, self.panels = Controls(self), Panels(self)
-        self.legend, self.status = w.HTML(), w.HTML()
-        left = w.VBox([self.map.widget, self.legend, self.status], layout=w.Layout(flex="1.3 1 480px", min_width="0"))
-        both = w.HBox([left, self.panels.widget], layout=w.Layout(flex_flow="row wrap", width="100%"))
-        self._widget = w.VBox([w.HTML(CSS, layout=w.Layout(display="none")), self.controls.widget, both])
-        self._widget.add_class("isoclr-explorer")
-        for names, act in (
-            ("color", self._paint), ("size", self._resize), (["basis"], self._place), ("filter", self._sieve), ("encoder", self._all),
-            ("selection", self._select), (["highlighted", "focus"], self._ring), (["selection", "filter", "message", "encoder"], self._say),
-        ):
+        style = w.HTML(CSS, layout=w.Layout(display="none"))
+        self.legend, self.status = w.HTML(style=style.style), w.HTML(style=style.style)
+        for names, act in ((["color", "encoder"], self._legend), (["selection", "filter", "message", "encoder"], self._say), (["color", "encoder"], self._tell)):
             self.observe(lambda change, act=act: act(), names)
         self.controls.dark.observe(lambda change: self._theme(change["new"]), "value")
+        for fill in (self._legend, self._say, self.panels.refresh):
+            fill()
+        self._left.children, self._right.children = [self.map.widget, self.legend, self.status, style], [self.controls.widget, self.panels.widget]
+        self._tell()
+        return frame
+
+    def _ipython_display_(self) -> None:
+        "Show the map; while the page paints it, what stands around it follows."
+        from IPython.display import display
+
+        display(self._frame)
+        self.widget
+
+    @cached_property
+    def _frame(self) -> Any:
+        "The map, and room for the rest below and beside it."
+        import ipywidgets as w
+
+        self._left = w.VBox(layout=w.Layout(flex="1.3 1 480px", min_width="0", min_height="540px"))
+        self._right = w.VBox(layout=w.Layout(flex="1 1 420px", min_width="0"))
+        frame = w.HBox([self._left, self._right], layout=w.Layout(flex_flow="row wrap", padding="8px"))  # while the map is made, the page loads what it needs for boxes
+        frame.add_class("isoclr-explorer")
+        self.map = BACKENDS[self.backend](self.xy, self._chosen, self._clicked, self._label)
+        self._left.children = [self.map.widget]
+        for names, act in (
+            ("color", self._paint), ("size", self._resize), (["basis"], self._place), ("filter", self._sieve), ("encoder", self._all), ("selection", self._select), (["highlighted", "focus"], self._ring),
+        ):
+            self.observe(lambda change, act=act: act(), names)
         self._all()
-        self.panels.refresh()
+        return frame
 
     def _all(self) -> None:
         "Draw everything as the state has it."
-        for act in (self._place, self._paint, self._resize, self._sieve, self._select, self._ring, self._say):
+        for act in (self._place, self._paint, self._resize, self._sieve, self._select, self._ring):
             act()
 
     def _place(self) -> None:
         self.map.place(self.xy)
 
     def _paint(self) -> None:
-        colors = code_colors(None if self.color is None else self.obs[self.color], len(self.obs), self.panels.dark)
-        self.map.paint(colors)
-        self.legend.value = legend_html(colors)
+        self._colors = code_colors(None if self.color is None else self.obs[self.color], len(self.obs), self._dark)
+        self.map.paint(self._colors)
 
     def _resize(self) -> None:
         self.map.resize(point_sizes(None if self.size is None else self.obs[self.size], len(self.obs)))
@@ -226,19 +256,30 @@ class Explorer(ExplorerState):
     @told
     def _theme(self, dark: bool) -> None:
         "Light or dark."
-        (self._widget.add_class if dark else self._widget.remove_class)("dark")
-        self.panels.dark = dark
+        (self._frame.add_class if dark else self._frame.remove_class)("dark")
+        self._dark = self.panels.dark = dark
         self.map.theme(dark)
         self._paint()
+        self._legend()
         self.panels.refresh()
 
-    def _label(self, row: int) -> str:
-        "What is told of a point."
+    def _known(self) -> list[tuple[str, np.ndarray]]:
+        "Title and values of what is told of a point."
         key = (self.encoder, self.color)
         if self._facts[0] != key:
             names = {**HOVER, **({self.color: self.color} if self.color else {})}
             self._facts = key, [(title, self.obs[name].to_numpy()) for name, title in names.items() if name in self.obs]
-        return "\n".join(f"{title} {values[row]}" for title, values in self._facts[1])
+        return self._facts[1]
+
+    def _tell(self) -> None:
+        self.map.tell(self._known())
+
+    def _legend(self) -> None:
+        self.legend.value = legend_html(self._colors)
+
+    def _label(self, row: int) -> str:
+        "What is told of a point."
+        return "\n".join(f"{title} {values[row]}" for title, values in self._known())
 
     @told
     def _chosen(self, rows: np.ndarray, mode: str) -> None:

@@ -113,6 +113,12 @@ class FigureMap:
         with self.figure.batch_update():
             rings.x, rings.y = xy[:, 0], xy[:, 1]
 
+    def tell(
+        self,
+        facts: list[tuple[str, np.ndarray]],  # title and (n,) values of each fact
+    ) -> None:
+        "Nothing: the figure was made with its texts, and to change them would draw all of it again."
+
     def theme(
         self,
         dark: bool,  # ground
@@ -147,7 +153,7 @@ def _panel_widget() -> type:
 function render({model, el}) {
   const place = document.createElement("div"), options = {responsive: true, displaylogo: false, modeBarButtonsToRemove: ["select2d", "lasso2d"]};
   const frame = document.createElement("div");
-  place.className = "isoclr-figure"; frame.append(place); el.append(frame); frame.style.cssText = "max-height: 470px; overflow: hidden auto";
+  place.className = "isoclr-figure"; frame.append(place); el.append(frame); frame.style.cssText = "max-height: 380px; overflow: hidden auto";
   const draw = () => {
     const figure = JSON.parse(model.get("figure") || "{}");
     if (figure.data) Plotly.react(place, figure.data, {...figure.layout, autosize: true}, options).then(() => { place.dataset.drawn = 1 + Number(place.dataset.drawn || 0); });

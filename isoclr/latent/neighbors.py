@@ -179,7 +179,7 @@ def missing_in(
 
 
 def column_of(
-    obs: pd.DataFrame,
+    obs: pd.DataFrame,  # a row a transcript
     name: str,  # of a column
 ) -> pd.Series:
     "A column, or an error that names the nearest one."

@@ -226,23 +226,23 @@ class ExplorerState(CheckedTraits):
         return f"{twice:,} transcripts share the id of another: choosing one by name chooses all of that name." if twice else ""
 
     @property
-    def adata(self) -> "AnnData":
+    def adata(self) -> "AnnData":  # X (n, D)
         "The embeddings that are shown."
         return self.adatas[self.encoder]
 
     @property
-    def obs(self) -> pd.DataFrame:
+    def obs(self) -> pd.DataFrame:  # n rows
         "The table of the transcripts."
         return self.adata.obs
 
     @property
-    def xy(self) -> np.ndarray:
-        "(n, 2) where the points lie."
+    def xy(self) -> np.ndarray:  # (n, 2)
+        "Where the points lie."
         return coordinates(self.adata, self.basis)
 
     @property
-    def shown(self) -> np.ndarray:
-        "(n,) bool: what the filter lets through."
+    def shown(self) -> np.ndarray:  # (n,) bool
+        "What the filter lets through."
         return filter_mask(self.obs, self.filter)
 
     @cached_property
@@ -283,7 +283,7 @@ class ExplorerState(CheckedTraits):
         "Names of genes and transcripts that begin so."
         return self._index.complete(prefix, most)
 
-    def selected_frame(self) -> pd.DataFrame:
+    def selected_frame(self) -> pd.DataFrame:  # a row a selected transcript
         "The rows of `obs` that are selected, with their place on the map: a copy."
         frame = self.obs.iloc[self.selection].copy()
         for i, values in enumerate(self.xy[self.selection].T, 1):
@@ -294,7 +294,7 @@ class ExplorerState(CheckedTraits):
         self,
         row: int | None = None,  # None: the point clicked last
         k: int = 10,
-    ) -> pd.DataFrame:
+    ) -> pd.DataFrame:  # k rows: rank, similarity, and `obs`
         "The nearest transcripts in the full space, see `isoclr.latent.neighbors`."
         row = self.focus if row is None else row
         if row is None:
@@ -303,7 +303,10 @@ class ExplorerState(CheckedTraits):
             raise InputError("There is one transcript only: it has no neighbours.")
         return neighbors(self.adata, [row], min(k, self.adata.n_obs - 1))
 
-    def enrichment(self, **settings) -> pd.DataFrame:
+    def enrichment(
+        self,
+        **settings: Any,  # of `isoclr.latent.structure.enrichment`
+    ) -> pd.DataFrame:  # a row a test
         "What the selection has more of than the rest, see `isoclr.latent.structure`."
         return enrichment(self.obs, self.selection, **settings)
 

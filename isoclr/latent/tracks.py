@@ -16,7 +16,7 @@ from ..config import ConfigError, InputError
 from ..data.store import TranscriptStore
 from ..data.tracks import BASE_BITS, TRACKS, codon_starts, exon_ends, sequence_from_tokens, translate
 from .attribute import DISTANCES, Attribution
-from .draw import MISSING_COLOR
+from .draw import PART_COLORS
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure, Scatter
@@ -196,12 +196,11 @@ def _exons(tokens: np.ndarray) -> list["Scatter"]:
 
     ends = exon_ends(tokens) + 1
     exons = list(zip([0, *ends[:-1]], ends)) or [(0, len(tokens))]
-    cds, look = cds_of(tokens), {"line": {"width": 1, "color": "white"}}
+    cds = cds_of(tokens)
     inner = [(max(a, cds[0]), min(b, cds[1])) for a, b in exons] if cds else []
-    return [
-        _filled([box(a, b, 0.45) for a, b in exons], fillcolor=MISSING_COLOR, name="exon", **look),
-        _filled([box(a, b, 1) for a, b in inner if a < b], fillcolor="#56B4E9", name="CDS", **look),
-    ]
+    drawn = {"UTR" if cds else "no CDS": [box(a, b, 0.45) for a, b in exons], "CDS": [box(a, b, 1) for a, b in inner if a < b]}
+    look = {"line": {"width": 1, "color": "white"}, "showlegend": True}
+    return [_filled(boxes, fillcolor=PART_COLORS[name], name=name, **look) for name, boxes in drawn.items() if boxes]
 
 
 def _heat(attribution: Attribution) -> tuple[np.ndarray, dict]:
@@ -268,4 +267,4 @@ def draw_attribution(
     figure.update_yaxes(visible=False, range=[-1.4, 1.4], row=2, col=1)
     moved = attribution.method == "ism" and attribution.target in DISTANCES
     figure.update_yaxes(title="distance moved" if moved else "contribution", zeroline=False, exponentformat="power", row=3, col=1)
-    return figure.update_layout(template="plotly_white", height=620, title={"text": title}, margin={"l": 60, "r": 20, "t": 60, "b": 50})
+    return figure.update_layout(template="plotly_white", height=620, title={"text": title}, margin={"l": 60, "r": 20, "t": 60, "b": 50}, legend={"orientation": "h", "x": 1, "xanchor": "right", "y": 0.615, "yanchor": "bottom"})
