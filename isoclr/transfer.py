@@ -18,6 +18,7 @@ from urllib.parse import urljoin, urlsplit
 
 from .config import Config, ConfigError, InputError
 from .files import atomic_file
+from .progress import progress_bar
 
 if TYPE_CHECKING:
     import requests
@@ -178,8 +179,6 @@ class Resuming:
 
     def _attempt(self, session: "requests.Session", url: str) -> None:
         "Fetch, or go on fetching, into the part file."
-        from tqdm.auto import tqdm
-
         kept, version = self.part.kept(url)
         resume = {"Range": f"bytes={kept}-", "If-Range": version} if kept else {}
         headers = {"Accept-Encoding": "identity", **resume}
@@ -189,7 +188,7 @@ class Resuming:
                 kept = 0
                 self.part.begin(url, response)
             look = {"unit": "B", "unit_scale": True, "unit_divisor": 1024, "desc": self.name, "disable": not self.transfer.progress}
-            with tqdm(total=total, initial=kept, **look) as bar:
+            with progress_bar(total=total, initial=kept, **look) as bar:
                 _append(response, self.part.path, total, self.size, bar.update)
 
 # %% ../nbs/02_transfer.ipynb #2956847c

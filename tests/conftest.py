@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-LONGEST = ("test_demo.py", "test_notebooks.py", "test_pretrain_faults.py", "test_runs.py", "test_real_data.py", "test_explore_browser.py", "test_finetune.py", "test_attribute.py")
+LONGEST = ("test_demo.py", "test_notebooks.py", "test_pretrain_faults.py", "test_runs.py", "test_real_data.py", "test_explore_browser.py", "test_docs.py", "test_sweep.py", "test_finetune.py", "test_attribute.py")
 
 
 def pytest_collection_modifyitems(items) -> None:

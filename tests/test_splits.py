@@ -130,7 +130,7 @@ def test_folds_test_every_eligible_unit_once(structure, n_folds):
 def test_giants_have_folds_of_their_own_and_the_rest_is_even(sizes, giants, n_folds, stratify):
     "Both ways: folds of giants beyond an even share hold nothing else, and the others differ by one group at most."
     assume(len(giants) < n_folds <= len(sizes) + len(giants) and len(sizes) + len(giants) >= 3)
-    sizes, own = sorted(giants, reverse=True) + sizes, []
+    sizes, own = sorted([*giants, *sizes], reverse=True), []
     while sizes[len(own)] > sum(sizes[len(own) :]) / (n_folds - len(own)) and len(own) < n_folds - 1:
         own.append(sizes[len(own)])
     groups = np.repeat(np.arange(len(sizes)), sizes)

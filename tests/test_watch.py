@@ -1,6 +1,7 @@
 """The figure of a training: every kind of missing data, and a live plot that stays in the executed notebook."""
 import json
 import math
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from browsing import Lab, browser_page, lacking
 from isoclr.pretrain import watch
 from isoclr.pretrain.watch import LivePlot, draw_training, read_metrics
 
@@ -131,7 +133,7 @@ def test_outside_a_notebook_nothing_happens(tmp_path):
 def shown(monkeypatch):
     "As in a notebook; what is shown, instead of showing it."
     bundles, clock = [], [100.0]
-    monkeypatch.setattr(watch, "_in_notebook", lambda: True)
+    monkeypatch.setattr(watch, "in_notebook", lambda: True)
     monkeypatch.setattr(LivePlot, "_show", lambda self, bundle: bundles.append(bundle))
     monkeypatch.setattr(watch.time, "monotonic", lambda: clock[0])
     return bundles, clock
@@ -207,3 +209,16 @@ with LivePlot(folder, every_seconds=0, baseline={{"isoform@1": 0.97}}) as live:
     assert figure["text/plain"].startswith("Step 50")
     assert figure["application/vnd.plotly.v1+json"]["data"][0]["x"] == [10, 20, 30, 40, 50]
     assert "widgets" not in done.metadata and (tmp_path / "out.ipynb").stat().st_size < 50_000
+
+
+@pytest.mark.skipif(bool(lacking()) and os.environ.get("CI") != "true", reason=lacking())
+def test_jupyterlab_draws_every_state(tmp_path):
+    "It draws a plotly figure once, and lets later states of it pass."
+    folder = write(tmp_path / "run", rows(2))
+    first = f"from isoclr.pretrain.watch import LivePlot\nlive = LivePlot({str(folder)!r}, 0)\nlive.update()"
+    second = f"with open({str(folder / 'metrics.jsonl')!r}, 'a') as file:\n    file.write({json.dumps(rows(4)[-1])!r} + '\\n')\nlive.update(last=True)"
+    with Lab(tmp_path) as lab, browser_page() as page:
+        lab.write("live.ipynb", first, second)
+        lab.run_all(page, "live.ipynb")
+        page.locator(".js-plotly-plot .gtitle", has_text="Step 40").wait_for()
+        assert page.locator(".js-plotly-plot").count() == 1

@@ -101,7 +101,7 @@ class SubstitutionModel:
         steps = self.transition(time).cumsum(1)[:, :-1][self.state_of[codes]]
         return self.codes[(rng.random(codes.shape)[..., None] > steps).sum(-1)].astype(codes.dtype)
 
-    def draw(self, n: int, rng: np.random.Generator) -> np.ndarray:
+    def draw(self, n: int, rng: np.random.Generator) -> np.ndarray:  # (n,) uint8
         "Draw codes from the stationary frequencies."
         return rng.choice(self.codes, n, p=self.stationary).astype(np.uint8)
 
@@ -185,7 +185,7 @@ def find(
 def avoid(
     bases: np.ndarray,  # (n,) base codes, changed in place
     guard: np.ndarray,  # (n,) what is FIXED stays
-    motif: np.ndarray,
+    motif: np.ndarray,  # (m,) base codes
     rounds: int = 3,  # a broken motif may complete another one
 ) -> None:
     "Break the chance occurrences of a motif: all that are not entirely fixed."

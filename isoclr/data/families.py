@@ -13,7 +13,6 @@ import itertools
 from dataclasses import dataclass, replace
 
 import numpy as np
-from tqdm.auto import tqdm
 
 from isoclr.data.evolution import (
     AMINO_ACID_SHARES, AMINO_ACIDS, BASES_OF, CODON_INDEL_RATE, CODONS, FIXED, FREE, IN_PLACE, INTRON_LOSS_RATE, INTRON_RATE,
@@ -22,6 +21,7 @@ from isoclr.data.evolution import (
 )
 from .genes import DOMAINS, INTRON_NT, Event, Gene, Traits, draw_isoforms, draw_traits, drift_traits
 from .genome import encode_bases
+from ..progress import progress_bar
 
 # %% ../../nbs/data/16b_families.ipynb #0d1782cc
 DOMAIN_AA = (30, 48)  # length of a domain
@@ -316,7 +316,7 @@ def grow_families(
 ) -> list[FamilyMember]:  # by family
     "Grow gene families along trees of their own."
     domains, members = draw_domains(np.random.default_rng([seed, 0])), []
-    for family in tqdm(range(n_families), desc="growing gene families", unit="family", disable=not progress):
+    for family in progress_bar(range(n_families), desc="growing gene families", unit="family", disable=not progress):
         rng = np.random.default_rng([seed, 1, family])
         founder, tree = draw_traits(rng), family_tree(species, rng, divergence)
         genes = [draw_gene(founder, domains, rng)]

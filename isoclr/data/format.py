@@ -139,7 +139,12 @@ def refuse_occupied(
 class StoreFolder:
     "The files of a store, opened."
 
-    def __init__(self, path: Path, info: dict, nucleotides: np.ndarray):
+    def __init__(
+        self,
+        path: Path,  # the folder
+        info: dict,  # of store.json
+        nucleotides: np.ndarray,  # uint8, all transcripts behind each other
+    ):
         self.path, self.info, self.nucleotides = path, info, nucleotides
 
     @classmethod
@@ -190,7 +195,7 @@ class StoreFolder:
         return self.info["content_hash"]
 
     @cached_property
-    def transcripts(self) -> pd.DataFrame:
+    def transcripts(self) -> pd.DataFrame:  # columns of the format
         "A row a transcript, columns as above."
         return pd.read_parquet(self.path / "transcripts.parquet")
 

@@ -112,7 +112,8 @@ class Manifest(Config):
 # %% ../../nbs/data/10_manifest.ipynb #c57aa1dc
 def manifests() -> dict[str, Path]:  # name → YAML file
     "The data sets that come with isoclr."
-    folder = Path(isoclr.__file__).parents[1] / "data_manifests"
+    inside = Path(isoclr.__file__).parent / "manifests"  # an installed package carries them; a checkout has them beside it
+    folder = inside if inside.is_dir() else inside.parents[1] / "data_manifests"
     return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
 
 

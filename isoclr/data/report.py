@@ -26,7 +26,7 @@ class BuildReport:
     not_found: tuple[str, ...] = ()  # names of `StoreConfig.only` that no annotation has
 
     @property
-    def table(self) -> pd.DataFrame:
+    def table(self) -> pd.DataFrame:  # numbers of transcripts
         "A row for read, kept, each reason and each note; a column a species, the option that decides, and what it means."
         species = list(self.counts)
 
@@ -45,7 +45,7 @@ class BuildReport:
     def rows(
         self,
         reason: str,  # a key of `DROP_REASONS`
-    ) -> pd.DataFrame:
+    ) -> pd.DataFrame:  # species, transcript, where and why
         "The rows that were left out for one reason."
         return self.dropped[self.dropped.reason == reason]
 

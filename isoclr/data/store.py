@@ -41,12 +41,12 @@ class Transcript:
         return sequence_from_tokens(self.tokens)
 
     @property
-    def codon_starts(self) -> np.ndarray:
+    def codon_starts(self) -> np.ndarray:  # nt, 0-based, ascending
         "Positions of the first bases of codons."
         return codon_starts(self.tokens)
 
     @property
-    def exon_ends(self) -> np.ndarray:
+    def exon_ends(self) -> np.ndarray:  # nt, 0-based, ascending
         "Positions of the last bases of exons."
         return exon_ends(self.tokens)
 
@@ -167,7 +167,7 @@ class TranscriptStore(StoreReader):
         return BuildReport(self.info["counts"], dropped, self.info["config"], self.info["homology"], tuple(self.info["not_found"]))
 
     @property
-    def summary(self) -> pd.DataFrame:
+    def summary(self) -> pd.DataFrame:  # counts, and nt
         "A row a species: how many transcripts, coding ones, genes, homology groups, and the median length."
         table = self.transcripts
         shared = table.groupby("group").species.nunique()
@@ -179,7 +179,7 @@ class TranscriptStore(StoreReader):
         self,
         rows: np.ndarray | slice | None = None,  # positions, bool, or a slice; None: all
         sequences: bool = True,  # with a column `sequence`
-    ) -> pd.DataFrame:
+    ) -> pd.DataFrame:  # a row a transcript
         "Some of the transcripts as a data frame."
         positions = np.arange(len(self))[slice(None) if rows is None else rows]
         table = self.transcripts.iloc[positions].drop(columns="offset")

@@ -123,7 +123,7 @@ class Annotation:
         "The exons of each transcript as they are read, 5'→3'; its own inverse."
         return reading_order(self.exon_owners(), (self.rows.strand == "+").to_numpy())
 
-    def to_frame(self) -> pd.DataFrame:
+    def to_frame(self) -> pd.DataFrame:  # a row a transcript; columns of the tables
         "One data frame, with `exon_starts`, `exon_ends` and `exon_frames` as an array in each row: for looking at."
         lists = {}
         for name in ("exon_starts", "exon_ends", "exon_frames"):

@@ -21,6 +21,7 @@ from .records import damaged, decode_example, read_records
 from .store import TranscriptStore, write_store
 from .tracks import CODON, EXON_END, codon_starts, exon_ends
 from ..files import sha256
+from ..progress import progress_bar
 
 # %% ../../nbs/data/15a_tfrecord.ipynb #231f53c9
 def _ask(example: dict, name: str, kind: str, size: int | None, where: str) -> list[bytes] | np.ndarray:
@@ -190,13 +191,11 @@ def _into_store(
     path: Path, records: Iterable[tuple[dict, np.ndarray]], info: dict, overwrite: bool, progress: bool
 ) -> TranscriptStore:
     "Write a store of rows and tokens as they come."
-    from tqdm.auto import tqdm
-
     refuse_occupied(path, overwrite)
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryFile(dir=path.parent) as tokens:
         rows = []
-        for row, transcript in tqdm(records, desc=f"importing {path.name}", unit="transcript", disable=not progress):
+        for row, transcript in progress_bar(records, desc=f"importing {path.name}", unit="transcript", disable=not progress):
             rows.append(row)
             tokens.write(transcript)
         if not rows:

@@ -18,6 +18,7 @@ import torch
 from ..config import InputError
 from .genome import Genome
 from .table import Annotation
+from ..progress import progress_bar
 
 # %% ../../nbs/data/13_tracks.ipynb #1e13b35c
 BASE_BITS = 7  # token & BASE_BITS is the base
@@ -135,11 +136,9 @@ def splice(
     progress: bool = True,  # show a progress bar
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:  # rows of the annotation (m,), and their tokens end to end (nt,) uint8
     "Splice and mark the transcripts of an annotation, chromosome by chromosome in the order of the FASTA."
-    from tqdm.auto import tqdm
-
     on = annotation.rows.groupby("chrom").indices
     chromosomes = [name for name in genome.lengths if name in on]
-    for chrom in tqdm(chromosomes, desc=f"splicing {genome.path.name}", unit="chromosome", disable=not progress):
+    for chrom in progress_bar(chromosomes, desc=f"splicing {genome.path.name}", unit="chromosome", disable=not progress):
         here = annotation.take(on[chrom])
         forward, reading, marks = (here.rows.strand == "+").to_numpy(), here.reading_order(), _Marks(here, frame)
         for some, bases in genome.splice(chrom, here.exon_starts[reading], here.exon_ends[reading], here.exon_offsets, forward):
@@ -180,8 +179,8 @@ def tracks_from_tokens(
     zero_mean: bool = False,  # subtract 0.25 from the base tracks
 ) -> torch.Tensor:  # (B, n_tracks, L) float32 on the tokens' device
     "Tracks of a batch of tokens, by looking each token up."
-    if tokens.ndim != 2 or tokens.dtype != torch.uint8:
-        raise InputError(f"tokens of shape {tuple(tokens.shape)} and type {tokens.dtype}: give (B, L) uint8.")
+    if not isinstance(tokens, torch.Tensor) or tokens.ndim != 2 or tokens.dtype != torch.uint8:
+        raise InputError(f"tokens are a {type(tokens).__name__} of shape {tuple(tokens.shape)} and type {tokens.dtype}: give a torch.Tensor (B, L) uint8.")
     table = _table_on(n_tracks, bool(zero_mean), tokens.device)
     return table[:, tokens.int()].transpose(0, 1).contiguous()  # five times as fast on a CPU as looking rows up and transposing those
 

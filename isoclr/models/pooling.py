@@ -102,6 +102,15 @@ class Pooling(nn.Module):
         "Pool over the positions of each transcript."
         return self.pool(x, torch.full_like(lengths, x.shape[-1]) if mask is None else lengths, mask)
 
+    def pool(
+        self,
+        x: Tensor,  # (B, C, L)
+        lengths: Tensor,  # (B,) positions that count, each at least 1
+        mask: Tensor | None,  # (B, 1, L); None where every position counts
+    ) -> Tensor:  # (B, dim)
+        "What a subclass does in its own way."
+        raise NotImplementedError
+
 
 class MeanPooling(Pooling):
     "Average over positions."

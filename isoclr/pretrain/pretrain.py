@@ -22,7 +22,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
 from ..config import Config, ConfigError, IsoclrError, content_id, did_you_mean
 from ..data.store import TranscriptStore
@@ -41,6 +40,7 @@ from .optimizer import OPTIMIZERS, make_optimizer
 from .pairs import PairBatch, PairConfig, PairSampler, holdout_groups
 from .schedule import SCHEDULES, learning_rate
 from .watch import LivePlot
+from ..progress import progress_bar
 
 # %% ../../nbs/pretrain/33_pretrain.ipynb #22550fd0
 @dataclass(frozen=True)
@@ -404,7 +404,7 @@ def _train(run: _Run, record: _Record, progress: bool, live: bool) -> None:
     "Go through the steps that are left."
     config = run.config
     plot = LivePlot(record.folder, baseline=record.monitor.baseline) if live else None
-    bar = tqdm(total=config.steps, initial=record.step, desc="pretrain", disable=not progress)
+    bar = progress_bar(total=config.steps, initial=record.step, desc="pretrain", disable=not progress)
     with stop_on_signal() as received, run.feed, bar, plot or nullcontext():
         run.model.train()
         for step in range(record.step, config.steps):

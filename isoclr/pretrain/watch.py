@@ -8,7 +8,6 @@ __all__ = ['read_metrics', 'draw_training', 'LivePlot']
 # %% ../../nbs/pretrain/32d_watch.ipynb #e67bfac3
 import html
 import json
-import sys
 import textwrap
 import time
 import warnings
@@ -17,6 +16,8 @@ from typing import TYPE_CHECKING, Any, Mapping, NamedTuple
 
 import numpy as np
 import pandas as pd
+
+from ..progress import in_notebook
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -144,12 +145,6 @@ def _dress(figure: "Figure", title: str, collapses: list[tuple[float, str]], n_r
     )  # fmt: skip
 
 # %% ../../nbs/pretrain/32d_watch.ipynb #7bce106e
-def _in_notebook() -> bool:
-    "Whether a Jupyter kernel runs this."
-    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
-    return hasattr(shell, "kernel")
-
-
 def _bundle(figure: "Figure", last: bool) -> dict[str, Any]:
     "A figure as a notebook stores it: for plotly to draw or, in the end and where the renderer is one, as an image."
     import plotly.io as pio
@@ -177,7 +172,7 @@ class LivePlot:
         baseline: Mapping[str, float | None] | None = None,  # `Monitor.baseline`: what k-mers reach
     ):
         self.folder, self.every_seconds, self.baseline = Path(folder), every_seconds, baseline
-        self._active, self._handle, self._next, self._seen = _in_notebook(), None, 0.0, None
+        self._active, self._handle, self._next, self._seen = in_notebook(), None, 0.0, None
 
     def __enter__(self) -> "LivePlot":
         self.update()
@@ -211,4 +206,5 @@ class LivePlot:
         if self._handle is None:
             self._handle = display(bundle, raw=True, display_id=True)
         else:
+            self._handle.update({"text/plain": bundle["text/plain"]}, raw=True)  # JupyterLab draws a plotly output once: after another kind it draws anew
             self._handle.update(bundle, raw=True)

@@ -27,6 +27,7 @@ from ..data.sequences import store_of_sequences
 from ..data.store import TranscriptStore
 from ..data.tracks import PAD, tracks_from_tokens
 from ..files import atomic_file
+from ..progress import progress_bar
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -289,10 +290,8 @@ def _empty_h5ad(
 
 def _fill(X: np.ndarray, pieces: Iterable[tuple[np.ndarray, np.ndarray]], obs: pd.DataFrame, progress: bool) -> None:
     "Put embeddings where they belong; raise where some are not numbers, or too large for the type of X."
-    from tqdm.auto import tqdm
-
     lengths, wrong, largest = obs["length_nt"].to_numpy(), [], float(np.finfo(X.dtype).max)
-    with tqdm(total=int(lengths.sum()), unit="nt", unit_scale=True, desc="embed", disable=not progress) as bar, np.errstate(over="ignore"):
+    with progress_bar(total=int(lengths.sum()), unit="nt", unit_scale=True, desc="embed", disable=not progress) as bar, np.errstate(over="ignore"):
         for at, vectors in pieces:
             wrong += at[~(np.abs(vectors) <= largest).all(axis=1)].tolist()
             X[at] = vectors
@@ -361,7 +360,7 @@ def save_embeddings(
 def open_embeddings(
     path: str | Path,  # .h5ad that `save_embeddings` or `embed` wrote
     backed: bool = False,  # leave X in the file
-) -> "AnnData":
+) -> "AnnData":  # X (n, D), obs a row a transcript
     "Read embeddings; what is not an .h5ad made by isoclr is an `InputError`."
     import anndata
 

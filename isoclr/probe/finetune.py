@@ -37,6 +37,7 @@ from .metrics import task_scores
 from .predictor import FinetuneConfig, Parts, Predictor, divide, joined, prior_outputs, represent, rows_of_units, task_loss, unit_outputs
 from .splits import Split, SplitConfig, task_splits
 from .tasks import Task
+from ..progress import progress_bar
 
 # %% ../../nbs/probe/45a_finetune.ipynb #daada4b8
 class _Run:
@@ -229,10 +230,8 @@ class _Record:
 # %% ../../nbs/probe/45a_finetune.ipynb #28c67855
 def _train(run: _Learning, record: _Record, progress: bool) -> None:
     "Go through the steps that are left, and back to the weights of the best look."
-    from tqdm.auto import tqdm
-
     config = run.config
-    bar = tqdm(total=config.steps, initial=record.step, desc=f"fine-tune {run.task.name}", disable=not progress)
+    bar = progress_bar(total=config.steps, initial=record.step, desc=f"fine-tune {run.task.name}", disable=not progress)
     with stop_on_signal() as received, bar:
         for step in range(record.step, config.steps):
             if record.over(step):
@@ -426,12 +425,10 @@ def finetune_all(
     progress: bool = True,  # show a bar
 ) -> pd.DataFrame:  # `SCORE_COLUMNS`
     "Scores of all encoders on all tasks, on the same splits."
-    from tqdm.auto import tqdm
-
     if missing := [name for name in encoders if not isinstance(config, FinetuneConfig) and name not in config]:
         raise ConfigError(f"There are no settings for {missing[0]!r}.{did_you_mean(missing[0], config)}")
     tables = []
-    with tqdm(total=len(tasks) * len(encoders), desc="fine-tune", disable=not progress) as bar:
+    with progress_bar(total=len(tasks) * len(encoders), desc="fine-tune", disable=not progress) as bar:
         for name, encoder in encoders.items():
             own = config if isinstance(config, FinetuneConfig) else config[name]
             for task in tasks:

@@ -107,7 +107,7 @@ SALUKI = ("Agarwal and Kelley 2022, The genetic and biochemical determinants of 
 def read_columns(
     path: Path,  # a table of text
     names: Mapping[str, str],  # theirs → ours
-) -> pd.DataFrame:
+) -> pd.DataFrame:  # columns: ours
     "Columns of a table, renamed. Raises `InputError` where one is missing."
     table = read_table(path)
     for name in names:

@@ -25,6 +25,7 @@ from .predictor import FinetuneConfig, divide
 from .probe import MAIN_METRICS, probe
 from .splits import Split, SplitConfig, group_splits, label_strata, task_splits
 from .tasks import Task
+from ..progress import progress_bar
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -147,10 +148,8 @@ def learning_curve(
     progress: bool = True,  # show a bar
 ) -> LearningCurve:
     "Scores of all representations on all tasks, with ever more labels."
-    from tqdm.auto import tqdm
-
     tables, left_out, n_samples, groups = [], [], 0, obs["group"].to_numpy(object)
-    with tqdm(total=len(tasks) * len(representations), desc="learning curves", disable=not progress) as bar:
+    with progress_bar(total=len(tasks) * len(representations), desc="learning curves", disable=not progress) as bar:
         for task in tasks:
             families = task.of_units(groups).astype(str)
             usable, unusable = _samples(task, obs, (config, heldout), fractions, n_draws, lambda s: _unlearnable(task, families, s.split.train))
@@ -180,14 +179,12 @@ def finetune_curve(
     progress: bool = True,  # show a bar
 ) -> LearningCurve:
     "Scores of fine-tuned encoders, with ever more labels."
-    from tqdm.auto import tqdm
-
     found, left_out = {}, []
     for task in tasks:
         found[task.name], unusable = _samples(task, store.transcripts, (splits, heldout), fractions, n_draws, lambda s: _undividable(store, task, s, config))
         left_out += unusable
     n_usable, tables = sum(map(len, found.values())), []
-    with tqdm(total=n_usable * len(encoders), desc="fine-tune with few labels", disable=not progress) as bar:
+    with progress_bar(total=n_usable * len(encoders), desc="fine-tune with few labels", disable=not progress) as bar:
         for name, encoder in encoders.items():
             for task in tasks:
                 for fraction, draw in dict.fromkeys((subset.fraction, subset.draw) for subset in found[task.name]):

@@ -57,7 +57,7 @@ def checked_table(
     table: pd.DataFrame,  # of `summarise` or `compare`
     columns: Sequence[str],  # that it must have
     keys: Sequence[str],  # that tell its rows apart
-) -> pd.DataFrame:
+) -> pd.DataFrame:  # the same
     "The table, with names as text."
     for column in columns:
         if column not in table:
@@ -295,7 +295,7 @@ def dot_heights(
     part: pd.DataFrame,  # columns method, split
     rows: int | np.ndarray,  # number of the row of each dot, from the top
     pairs: Sequence[tuple[str, str]],  # methods and splits of the panel
-) -> np.ndarray:
+) -> np.ndarray:  # a height a dot, in rows from the top
     "Where dots stand: in their row, methods and splits below each other."
     place = {pair: 0.8 * ((i + 0.5) / len(pairs) - 0.5) for i, pair in enumerate(pairs)}
     return rows + np.array([place[pair] for pair in zip(part["method"], part["split"])])

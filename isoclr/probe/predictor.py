@@ -149,9 +149,9 @@ def prior_outputs(
 class Parts(NamedTuple):
     "Numbers of units, each set ascending."
 
-    fitted: np.ndarray
+    fitted: np.ndarray  # what gradients are taken of
     validation: np.ndarray  # empty where training never stops early
-    test: np.ndarray
+    test: np.ndarray  # what the score is taken of
 
 
 def divide(

@@ -22,6 +22,7 @@ from .multilabel import multilabel_logistic
 from .nonlinear import boosted_trees, knn
 from .splits import Split, SplitConfig, task_splits
 from .tasks import Task
+from ..progress import progress_bar
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -181,12 +182,10 @@ def probe_all(
     progress: bool = True,  # show a bar
 ) -> pd.DataFrame:  # `SCORE_COLUMNS`, a row each representation, task, split and metric; see `summarise`
     "Scores of all representations on all tasks, on the same splits."
-    from tqdm.auto import tqdm
-
     splits = _splits_of(tasks, obs, config, heldout)
     checked = {name: _draws(X, len(obs), name, obs) for name, X in representations.items()}
     tables = []
-    with tqdm(total=len(tasks) * len(representations), desc=f"probe, {method}", disable=not progress) as bar:
+    with progress_bar(total=len(tasks) * len(representations), desc=f"probe, {method}", disable=not progress) as bar:
         for name, draws in checked.items():
             for task in tasks:
                 tables.append(probe(draws, task, _groups_of(task, obs, config.kind), splits[task.name], name, method))
@@ -229,7 +228,7 @@ def _refuse_other_transcripts(task: Task, obs: pd.DataFrame) -> None:
 # %% ../../nbs/probe/43_probe.ipynb #d05f5a87
 def tested_groups(
     tasks: Sequence[Task],  # the arguments are those of `probe_all`, and so are the splits
-    obs: pd.DataFrame,
+    obs: pd.DataFrame,  # a row a transcript
     config: SplitConfig = SplitConfig(),
     heldout: Sequence[bool] | None = None,
 ) -> pd.DataFrame:  # task, seed, fold, group: a row each group that a split tests

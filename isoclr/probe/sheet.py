@@ -92,7 +92,7 @@ class Sheet(NamedTuple):
     embeddings: dict[str, "AnnData"]  # of each encoder, obs with labels and `heldout`
     unseen: list[str] | None  # families that no encoder was trained on; None: all were tested
 
-    def side_by_side(self) -> pd.DataFrame:
+    def side_by_side(self) -> pd.DataFrame:  # a row a task and metric, a column a representation
         "Linear probes and retrieval for readers, one number a task."
         return side_by_side(self.summary[self.summary["method"].isin(["linear", "nearest"])])
 
