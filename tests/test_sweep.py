@@ -200,3 +200,15 @@ def test_one_value_is_no_grid(values):
 def test_what_is_neither_list_nor_range_is_refused(values):
     with pytest.raises(ConfigError, match="neither a list"):
         sweeps.random(1, 0, a=values)
+
+
+def test_a_process_that_ignores_the_interrupt_is_killed(monkeypatch):
+    monkeypatch.setattr(sweeps, "GRACE_S", 0.5)
+    code = "import signal, sys, time\nsignal.signal(signal.SIGINT, {})\nprint(flush=True)\ntime.sleep(600)"
+    deaf, good = [subprocess.Popen([sys.executable, "-c", code.format(what)], stdout=subprocess.PIPE) for what in ("signal.SIG_IGN", "lambda *_: sys.exit(5)")]
+    for process in (deaf, good):
+        process.stdout.readline()
+    sweeps._end([deaf, good])
+    assert [process.wait(30) for process in (deaf, good)] == [-signal.SIGKILL, 5]
+    for process in (deaf, good):
+        process.stdout.close()
