@@ -88,7 +88,7 @@ def explore_command(
         raise IsoclrError('JupyterLab is not installed here: pip install "isoclr[lab]"')
     done = _explored(places[0], arguments.runs_folder) if places and not given and not arguments.force else None
     if done is None:
-        done = _run(arguments, "explore", _absolute({**(explore_inputs(places[0], arguments.runs_folder) if places else {}), **given}))
+        done = _run(arguments, "explore", {**(explore_inputs(places[0], arguments.runs_folder) if places else {}), **given})
     page = done.path("map.html")
     yield f"Map:\n  {page}\nNotebook:\n  {done.notebook}"
     if arguments.open:
@@ -104,12 +104,6 @@ def _explored(place: str, runs_folder: str) -> Run | None:
         return None
     found = find_run(place, runs_folder)
     return found if found.experiment == "explore" and found.finished else None
-
-
-def _absolute(given: Mapping[str, Any]) -> dict[str, Any]:
-    "Parameters of the explore experiment with absolute paths, from which JupyterLab can run the notebook again."
-    paths = {name: str(Path(given[name]).absolute()) for name in ("embeddings", "store") if isinstance(given.get(name), str) and given[name]}
-    return {**given, **paths}
 
 # %% ../nbs/66_commands.ipynb #ebca8931
 def open_in_browser(

@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Iterator, Mapping
+from typing import Any, Callable, Iterator, Mapping
 
 import isoclr
 from .config import ConfigError, InputError, content_id
@@ -30,28 +30,21 @@ from .parameters import check_parameters, experiment_notebook, experiment_parame
 from .progress import progress_bar
 
 # %% ../nbs/60_runs.ipynb #534492f1
-def _identity(value: Any) -> Any:
-    "What the value of a path parameter (text, or lists and mappings of text) stands for."
+def _each_path(value: Any, change: Callable[[Path], Any]) -> Any:
+    "The value of a path parameter (text, or lists and mappings of text), with what is there put through a function."
     if isinstance(value, Mapping):
-        return {key: _identity(item) for key, item in value.items()}
+        return {key: _each_path(item, change) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_identity(item) for item in value]
-    if not (isinstance(value, str) and value and Path(value).exists()):
-        return value
-    path = Path(value)
+        return [_each_path(item, change) for item in value]
+    return change(Path(value)) if isinstance(value, str) and value and Path(value).exists() else value
+
+
+def _identity(path: Path) -> Any:
+    "What a file or folder stands for: its content, or for what is no store, names, sizes and times."
     if (path / "store.json").is_file():
         return json.loads((path / "store.json").read_text())["content_hash"]
     files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
     return [[p.name, p.stat().st_size, p.stat().st_mtime_ns] for p in files]
-
-
-def _absolute(value: Any) -> Any:
-    "The value of a path parameter, good in every working folder."
-    if isinstance(value, Mapping):
-        return {key: _absolute(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_absolute(item) for item in value]
-    return str(Path(value).absolute()) if isinstance(value, str) and value and Path(value).exists() else value
 
 
 def run_id(
@@ -60,7 +53,7 @@ def run_id(
 ) -> str:  # 12 hexadecimal digits
     "Name of the run with these parameters on the present content of the files that they name."
     known = experiment_parameters(experiment)
-    stands_for = {name: _identity(value) if known[name].is_path else value for name, value in parameters.items()}
+    stands_for = {name: _each_path(value, _identity) if known[name].is_path else value for name, value in parameters.items()}
     return content_id({"experiment": experiment_notebook(experiment).stem, "parameters": stands_for})
 
 # %% ../nbs/60_runs.ipynb #a65b3664
@@ -304,7 +297,7 @@ def _alone(this: Run) -> Iterator[None]:
 def _attempt(notebook: Path, this: Run, parameters: Mapping[str, Any], force: bool, progress: bool, timeout_s: float | None) -> None:
     "Execute the notebook into the run's folder, and keep account of it."
     known = experiment_parameters(str(notebook))
-    parameters = {name: _absolute(value) if known[name].is_path else value for name, value in parameters.items()}
+    parameters = {name: _each_path(value, lambda path: str(path.absolute())) if known[name].is_path else value for name, value in parameters.items()}  # good in every working folder
     record = {"status": "running", "attempt": this.record.get("attempt", 0) + 1, "started": _now(), "ended": None, "duration_s": None,
               "error": None, "pid": os.getpid(), "host": platform.node()}
     for old in this.folder.iterdir() if force else ():

@@ -268,3 +268,16 @@ def test_runs_that_start_together_have_kernels_of_their_own(tmp_path):
     together = [subprocess.Popen(command("build", f"simulate_families={n}", folder=tmp_path / "runs"), cwd=tmp_path, stderr=subprocess.PIPE) for n in (8, 9, 10)]
     assert [process.wait(timeout=300) for process in together] == [0, 0, 0], [process.stderr.read()[-1000:] for process in together]
     assert [path.name for path in tmp_path.iterdir()] == ["runs"] and len(list((tmp_path / "runs" / "build").iterdir())) == 3
+
+
+def test_paths_are_absolute_in_what_is_kept(tmp_path, monkeypatch):
+    "So that the executed notebook can be run again where it lies."
+    import nbformat
+
+    cells = [nbformat.v4.new_code_cell("place = ''  # path\nrun_folder = ''  # path", metadata={"tags": ["parameters"]}),
+             nbformat.v4.new_code_cell("from isoclr.runs import Run\nRun.here(run_folder, 'mine').finish({'place': place})")]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), tmp_path / "mine.ipynb")
+    (tmp_path / "data").mkdir()
+    monkeypatch.chdir(tmp_path)
+    done = runs.run("mine.ipynb", progress=False, place="data")
+    assert done.results == {"place": str(tmp_path / "data")} and json.loads((done.folder / "config.json").read_text())["parameters"]["place"] == str(tmp_path / "data")
