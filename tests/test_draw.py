@@ -18,8 +18,9 @@ def embeddings(n=50, **columns):
 
 
 def drawn(figure):
-    "Transcripts of each trace."
-    return {trace.name: [row[1] for row in trace.customdata] for trace in figure.data}
+    "Transcripts of each name in the legend, in their order."
+    names = dict.fromkeys(trace.name for trace in figure.data)
+    return {name: sorted((row[1] for trace in figure.data if trace.name == name for row in trace.customdata), key=lambda one: int(one[3:])) for name in names}
 
 
 @pytest.mark.parametrize("through_file", [False, True])
@@ -30,8 +31,8 @@ def test_categories_and_missing(tmp_path, through_file):
         adata.write_h5ad(tmp_path / "x.h5ad")
         adata = read_h5ad(tmp_path / "x.h5ad")
     figure = draw_map(adata, "kind")
-    assert [trace.name for trace in figure.data] == ["missing", "a", "b"]
-    assert figure.data[0].marker.color == MISSING_COLOR and [t.marker.color for t in figure.data[1:]] == list(PALETTE[:2])
+    assert [trace.name for trace in figure.data[:3]] == ["missing", "a", "b"]
+    assert {trace.name: trace.marker.color for trace in figure.data} == {"missing": MISSING_COLOR, "a": PALETTE[0], "b": PALETTE[1]}
     assert all(trace.type == "scattergl" for trace in figure.data)
     for name, transcripts in drawn(figure).items():
         assert transcripts == [f"NM_{i}" for i in range(50) if (kinds[i] or "missing") == name]
@@ -56,7 +57,16 @@ def test_numbers_are_a_scale_and_gaps_are_grey():
     (pd.Categorical(["x", None] * 25, categories=["x", "unused"]), ["missing", "x"]),
 ])
 def test_every_kind_of_column(values, names):
-    assert [trace.name for trace in draw_map(embeddings(it=values), "it").data] == names
+    assert list(drawn(draw_map(embeddings(it=values), "it"))) == names
+
+
+def test_no_category_hides_another():
+    figure = draw_map(embeddings(3000, species=np.repeat(["human", "mouse", "yeast"], 1000)), "species")
+    names = [trace.name for trace in figure.data]
+    assert len(names) == 15 and all(len(set(names[i:i + 3])) == 3 for i in range(0, 15, 3)), "they take turns"
+    assert [trace.name for trace in figure.data if trace.showlegend] == ["human", "mouse", "yeast"]
+    assert all(trace.legendgroup == trace.name for trace in figure.data), "the legend hides all of a category"
+    assert {name: len(ids) for name, ids in drawn(figure).items()} == {"human": 1000, "mouse": 1000, "yeast": 1000} and len(set().union(*drawn(figure).values())) == 3000
 
 
 def test_more_categories_than_colours():
@@ -110,7 +120,7 @@ def test_several_columns_share_one_figure_with_a_menu(tmp_path):
     for button, single in zip(buttons, alone, strict=True):
         shown = [trace.name for trace, visible in zip(figure.data, button.args[0]["visible"], strict=True) if visible]
         assert shown == [trace.name for trace in single.data] and button.args[1]["title"]["text"] == single.layout.title.text
-    assert [trace.visible for trace in figure.data] == [True, True, False, False] and not alone[0].layout.updatemenus
+    assert [trace.visible for trace in figure.data] == [True] * 10 + [False] * 2 and not alone[0].layout.updatemenus
     with pytest.raises(InputError, match="at least one column"):
         draw_map(adata, [])
 

@@ -29,7 +29,7 @@ def ordered(xy):
 def test_each_panel_has_its_own_map(color, traces):
     maps = aligned_maps({"one": embeddings(0), "two": embeddings(1), "three": embeddings(2)}, "pca")
     figure = draw_side_by_side(maps, embeddings(0).obs, color)
-    assert len(figure.data) == 3 * traces and sum(bool(trace.showlegend) for trace in figure.data) == (2 if traces == 2 else 0)
+    assert len({(trace.xaxis, trace.name) for trace in figure.data}) == 3 * traces and sum(bool(trace.showlegend) for trace in figure.data) == (2 if traces == 2 else 0)
     for number, axis in enumerate(("x", "x2", "x3")):
         own = [trace for trace in figure.data if trace.xaxis == axis]
         assert np.allclose(shown(own), ordered(np.asarray(maps.xy[number], float)), atol=1e-5)

@@ -282,8 +282,9 @@ def test_tasks_that_cannot_be_split(made):
     for kind, column in (("homology", "group"), ("chromosome", "chrom"), ("gene", "gene_id")):
         with pytest.raises(InputError, match=f"no column '{column}'"):
             task_splits(task, obs.drop(columns=column), SplitConfig(kind=kind))
-    with pytest.raises(InputError, match="units have no group"):
-        task_splits(task, obs.assign(group=obs.group.where(obs.group != "family3", None)))
+    for nothing in (None, np.nan, pd.NA):
+        with pytest.raises(InputError, match="units have no group"):
+            task_splits(task, obs.assign(group=obs.group.astype(object).where(obs.group != "family3", nothing)))
     with pytest.raises(InputError, match="in part"):
         task_splits(task, obs, heldout=np.arange(120) % 4 < 2)
 

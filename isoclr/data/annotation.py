@@ -75,7 +75,7 @@ def assign_genes(
     for (number, _), row in zip(lines, rows):
         if len(row) != width:
             raise refusal(genes, number, f"{len(row)} columns, where this table has {width}")
-    table = pd.DataFrame(rows, dtype=object)
+    table = pd.DataFrame(rows)
     names = annotation.rows.transcript_id
     bare = names.str.replace(_VERSION, "", regex=True)
     wanted = set(names) | set(bare)
@@ -100,7 +100,7 @@ def assign_genes(
 
     found = looked_up(gene)
     kept = annotation.rows.gene_name.where(found.notna(), "") if name is None else looked_up(name).fillna("")
-    rows = annotation.rows.assign(gene_id=found.fillna(names).astype(object), gene_name=kept.astype(object))
+    rows = annotation.rows.assign(gene_id=found.fillna(names).astype(names.dtype), gene_name=kept.astype(names.dtype))
     return Annotation(rows, annotation.exon_offsets, annotation.exon_starts, annotation.exon_ends, annotation.exon_frames)
 
 # %% ../../nbs/data/12_annotation.ipynb #520ce89d

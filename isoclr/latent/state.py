@@ -219,10 +219,9 @@ class ExplorerState(CheckedTraits):
 
     def _greeting(self) -> str:
         "What about the transcripts one should know."
-        ids = self.obs["transcript_id"] if "transcript_id" in self.obs else pd.Series(dtype=object)
-        if "species" in self.obs:
-            ids = ids.astype(str) + "|" + self.obs["species"].astype(str)
-        twice = int(ids.duplicated().sum())
+        if "transcript_id" not in self.obs or self.obs["transcript_id"].is_unique:
+            return ""
+        twice = int(self.obs.duplicated([name for name in ("transcript_id", "species") if name in self.obs]).sum())
         return f"{twice:,} transcripts share the id of another: choosing one by name chooses all of that name." if twice else ""
 
     @property

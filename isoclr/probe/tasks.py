@@ -120,13 +120,13 @@ class Task:
     ) -> np.ndarray:  # (u,)
         "What is the same for all rows of a unit."
         values = np.asarray(values)
-        found = values[self.rows[np.unique(self.unit_of_row, return_index=True)[1]]]
-        differs = values[self.rows] != found[self.unit_of_row]
+        codes, first = pd.factorize(values)[0], self.rows[np.unique(self.unit_of_row, return_index=True)[1]]
+        differs = codes[self.rows] != codes[first][self.unit_of_row]  # what is missing is the same, too
         if differs.any():
             raise InputError(
                 f"{self.name}: transcripts of {self.units[self.unit_of_row[differs][0]]} differ in what should be one value of the gene."
             )
-        return found
+        return values[first]
 
     def of_rows(
         self,
