@@ -1,10 +1,10 @@
 """Seconds until a map is drawn, recoloured, and until a lasso is known to Python: the explorer beside bare widgets, in JupyterLab in a headless Chromium, one run. Prints one table.
 
-    python benchmarks/explore.py                    # 20,000 and 100,000 points, about ten minutes on two cores
+    python benchmarks/explore.py                    # 20,000 and 100,000 points, about 25 minutes on two cores
     python benchmarks/explore.py --sizes 500000 --sides explorer "bare points" "bare FigureWidget" --rounds 1
     python benchmarks/explore.py --quick            # 2,000 points: whether it runs, not how fast
 
-What is measured, each in a notebook and a kernel of its own, on the same points (nine clusters, nine categories and a number):
+What is measured, each in a notebook and a kernel of its own, on the same points (nine clusters, nine categories and a number). Sides take turns; a number is the median of the rounds:
   draw      from the end of the cell that opens the embeddings (and has loaded torch and anndata) to the first picture: import of the library that draws, making of
             the widget, its way to the page, painting.
   whole     from the same moment until what stands around the map is there too: legend, controls, panels. A bare widget is whole when it is drawn.
@@ -19,7 +19,9 @@ end in 900 s is given up ("> 900"), and what would have followed is left empty.
 """
 
 import argparse
+import compileall
 import datetime
+import importlib.util
 import os
 import platform
 import sys
@@ -30,6 +32,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from anndata import AnnData
+
+import isoclr
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent / "tests"))
@@ -55,7 +59,8 @@ SIDES = {
     "explorer": EXPLORER.format(backend="points"),
     "explorer, plotly": EXPLORER.format(backend="plotly"),
     "bare points": """
-from isoclr.latent.points import PointsMap, code_colors
+from isoclr.latent.colors import code_colors
+from isoclr.latent.points import PointsMap
 points = PointsMap(frame[["x", "y"]].to_numpy(), lambda rows, mode: (hear(rows, points.lasso.tolist()), points.select(rows)), lambda *_: None, str)
 points.paint(code_colors(frame["kind"], len(frame)))
 def recolour(): points.paint(code_colors(frame["number"], len(frame)))
@@ -212,24 +217,25 @@ def written(seconds: float, ours: float | None) -> str:
 
 def lines(arguments: argparse.Namespace) -> list[dict]:
     "A row a side and size."
-    import importlib.util
-
     found = []
     with tempfile.TemporaryDirectory() as folder, Lab(Path(folder)) as lab:
         for n in arguments.sizes:
             adata = points(n)
             adata.write_h5ad(Path(folder) / f"{n}.h5ad")
+            runs = {side: [] for side in arguments.sides if side != "bare jupyter-scatter" or importlib.util.find_spec("jscatter")}
+            for _ in range(arguments.rounds):
+                for side in runs:
+                    runs[side].append(measure(lab, side, n, adata.obsm["X_umap"]))
+                    sys.stderr.write(f"{n:,}  {side}  {runs[side][-1]}\n")
             ours = None
             for side in arguments.sides:
-                if side == "bare jupyter-scatter" and importlib.util.find_spec("jscatter") is None:
+                if side not in runs:
                     found.append({"points": f"{n:,}", "side": side, "draw s": "not installed"})
                     continue
-                runs = [measure(lab, side, n, adata.obsm["X_umap"]) for _ in range(arguments.rounds)]
-                best = {step: min(run[step] for run in runs) for step in STEPS}
-                line = {"points": f"{n:,}", "side": side} | {f"{step} s": written(seconds, ours and ours[step]) for step, seconds in best.items()}
-                ours = ours or best
-                found.append({**line, "selected": runs[0]["selected"], "exact": "/".join(sorted({run["exact"] for run in runs}))})
-                sys.stderr.write("  ".join(found[-1].values()) + "\n")
+                middle = {step: float(np.median([run[step] for run in runs[side]])) for step in STEPS}
+                line = {"points": f"{n:,}", "side": side} | {f"{step} s": written(seconds, ours and ours[step]) for step, seconds in middle.items()}
+                ours = ours or middle
+                found.append({**line, "selected": runs[side][0]["selected"], "exact": "/".join(sorted({run["exact"] for run in runs[side]}))})
     return found
 
 
@@ -237,17 +243,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", type=int, nargs="+", default=[20_000, 100_000])
     parser.add_argument("--sides", nargs="+", choices=list(SIDES), default=list(SIDES), help="the first is what the others are compared with")
-    parser.add_argument("--rounds", type=int, default=2, help="the least of these is told")
+    parser.add_argument("--rounds", type=int, default=5, help="sides take turns; the median of these is told")
     parser.add_argument("--quick", action="store_true", help="2,000 points, one round")
     parser.add_argument("--write", nargs="?", const=HERE / "results" / "explore.md", metavar="FILE", help="also to this file (results/explore.md)")
     arguments = parser.parse_args()
     if arguments.quick:
         arguments.sizes, arguments.rounds = [2_000], 1
+    compileall.compile_dir(Path(isoclr.__file__).parent, quiet=1)  # as pip does with what it installs
     load = os.getloadavg()[0]
     table = pd.DataFrame(lines(arguments)).fillna("")
     text = "| " + " | ".join(table.columns) + " |\n" + "|---" * len(table.columns) + "|\n"
     text += "".join("| " + " | ".join(values) + " |\n" for values in table.itertuples(index=False))
-    facts = f"{datetime.date.today()}, {os.cpu_count()} cores ({platform.machine()}), software rendering; Python {platform.python_version()}. Load average when it began: {load:.2f}. The least of {arguments.rounds} round(s).\n"
+    facts = f"{datetime.date.today()}, {os.cpu_count()} cores ({platform.machine()}), software rendering; Python {platform.python_version()}. Load average when it began: {load:.2f}. The median of {arguments.rounds} round(s).\n"
     text = f"# The explorer in a browser\n\n{facts}\n```\n{__doc__.strip()}\n```\n\n{text}"
     sys.stdout.write(text)
     if arguments.write:

@@ -227,7 +227,7 @@ def _disk() -> Iterator[Finding]:
 def _shipped() -> Iterator[Finding]:
     "Experiments and manifests that come with isoclr."
     from isoclr.data.manifest import manifests
-    from isoclr.runs import experiments
+    from isoclr.parameters import experiments
 
     for name, found in {"experiments": experiments(), "data manifests": manifests()}.items():
         yield Finding(name, f"{len(found)}: {', '.join(sorted(map(str, found)))}"[:120] if found else "missing", bool(found),

@@ -22,7 +22,8 @@ import pandas as pd
 
 from .config import ConfigError, InputError, did_you_mean
 from .files import atomic_file
-from .latent.draw import MISSING_COLOR, PAGE_CONFIG, PALETTE, categories, is_missing, is_scale
+from .latent.colors import MISSING_COLOR, PALETTE, categories, is_missing, is_scale
+from .latent.draw import PAGE_CONFIG
 from .runs import Run
 
 if TYPE_CHECKING:

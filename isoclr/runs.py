@@ -26,7 +26,7 @@ import isoclr
 from .config import ConfigError, InputError, content_id
 from .files import atomic_file
 from .kernel import KernelDied, RunError, RunTimeout, execute
-from .parameters import check_parameters, experiment_notebook, experiment_parameters, experiments
+from .parameters import check_parameters, experiment_notebook, experiment_parameters
 from .progress import progress_bar
 
 # %% ../nbs/60_runs.ipynb #534492f1

@@ -16,8 +16,9 @@ from isoclr.data.identifiers import read_identifiers
 from isoclr.data.selection import StoreConfig
 from isoclr.data.simulate import SimulateConfig, simulate
 from isoclr.probe.catalog import (
-    CATALOG, FILES, builtin_catalogue, builtin_names, builtin_sequences, builtin_table, builtin_task, builtin_tasks, half_life_samples, label_files, named_tasks,
+    CATALOG, FILES, builtin_catalogue, builtin_names, builtin_sequences, builtin_table, builtin_task, builtin_tasks, label_files, named_tasks,
 )
+from isoclr.probe.labels import half_life_samples
 from isoclr.probe.tasks import TaskConfig
 
 REGIONS = {"human": "hg38.regions.refseq", "mouse": "mm10.regions.gencodeVM18"}

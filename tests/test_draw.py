@@ -8,7 +8,8 @@ import pytest
 from anndata import AnnData, read_h5ad
 
 from isoclr.config import InputError
-from isoclr.latent.draw import MISSING_COLOR, PALETTE, draw_map, write_html
+from isoclr.latent.colors import MISSING_COLOR, PALETTE
+from isoclr.latent.draw import draw_map, write_html
 
 
 def embeddings(n=50, **columns):

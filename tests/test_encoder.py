@@ -12,8 +12,9 @@ import torch
 from isoclr.config import ConfigError, InputError
 from isoclr.models import encoder as encoder_module
 from isoclr.models.encoder import (
-    FAMILIES, PRESETS, Encoder, EncoderConfig, MotifConfig, SalukiConfig, SalukiEncoder, TranscriptEncoder, build_encoder, load_encoder, preset,
+    FAMILIES, Encoder, EncoderConfig, MotifConfig, SalukiConfig, SalukiEncoder, TranscriptEncoder, build_encoder, load_encoder, preset,
 )  # fmt: skip
+from isoclr.models.presets import PRESETS
 
 SMALL = EncoderConfig(filters=(8, 10, 12), blocks=(1, 2, 1), dilations=(1, 4, 16))
 

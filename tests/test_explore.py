@@ -15,9 +15,8 @@ from hypothesis import strategies as st
 from isoclr.config import ConfigError, InputError
 from isoclr.data.store import write_store
 from isoclr.latent.controls import TABLE_ROWS, csv_link, table_html
-from isoclr.latent.draw import MARKERS, MISSING_COLOR
+from isoclr.latent.colors import MARKERS, MISSING_COLOR, VIRIDIS, code_colors, legend_html, point_sizes
 from isoclr.latent.explore import TABS, Explorer
-from isoclr.latent.points import VIRIDIS, code_colors, legend_html, point_sizes
 from isoclr.latent.state import ExplorerState, NameIndex, filter_mask, transcripts_of
 
 

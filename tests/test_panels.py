@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from isoclr.config import ConfigError, InputError
-from isoclr.latent.draw import PART_COLORS
+from isoclr.latent.colors import PART_COLORS
 from isoclr.latent.panels import SELECTED_COLOR, draw_enrichment, draw_histogram, draw_transcripts, transcript_parts
 from isoclr.latent.structure import enrichment
 

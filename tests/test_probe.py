@@ -10,9 +10,10 @@ from scipy.sparse import coo_matrix, csr_array
 from isoclr.config import ConfigError, InputError
 from isoclr.models.neighbors import retrieval_at_k
 from isoclr.probe import probe as probes
+from isoclr.probe.intervals import SCORE_COLUMNS, SUMMARY_COLUMNS, compare, summarise
 from isoclr.probe.linear import logistic, ridge
 from isoclr.probe.metrics import task_scores
-from isoclr.probe.probe import METHODS, SCORE_COLUMNS, SUMMARY_COLUMNS, compare, probe, probe_all, retrieval, side_by_side, summarise
+from isoclr.probe.probe import METHODS, probe, probe_all, retrieval, side_by_side
 from isoclr.probe.splits import SplitConfig, group_splits, task_splits
 from isoclr.probe.tasks import Task, TaskConfig
 

@@ -6,10 +6,11 @@ import pytest
 import torch
 
 from isoclr.config import ConfigError
-from isoclr.models.encoder import PRESETS, Encoder, preset
+from isoclr.models.encoder import Encoder
 from isoclr.models.heads import Projector
 from isoclr.models.layers import NORMS, valid_mask
 from isoclr.models.pooling import POOLINGS, WINDOW_POOLS, make_pooling
+from isoclr.models.presets import PRESETS, preset
 from isoclr.models.resnet import BLOCKS, DilatedResNet
 
 

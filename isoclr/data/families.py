@@ -16,7 +16,7 @@ import numpy as np
 
 from isoclr.data.evolution import (
     AMINO_ACID_SHARES, AMINO_ACIDS, BASES_OF, CODON_INDEL_RATE, CODONS, FIXED, FREE, IN_PLACE, INTRON_LOSS_RATE, INTRON_RATE,
-    MOTIF_TURNOVER, OMEGA_DOMAIN, OMEGA_LINKER, SENSE, STOPS, UTR_RATE, Node, avoid, base_model, codon_frequencies, codon_model, drift,
+    MOTIF_TURNOVER, OMEGA_DOMAIN, OMEGA_LINKER, SENSE, STOPS, UTR_RATE, avoid, base_model, codon_frequencies, codon_model, drift,
     family_tree, plant, turn_over,
 )
 from .genes import DOMAINS, INTRON_NT, Event, Gene, Traits, draw_isoforms, draw_traits, drift_traits

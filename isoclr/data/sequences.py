@@ -7,7 +7,7 @@ __all__ = ['store_of_sequences']
 
 # %% ../../nbs/data/15c_sequences.ipynb #6d44e1f3
 from pathlib import Path
-from typing import Iterator, Mapping, Sequence
+from typing import Mapping, Sequence
 
 import numpy as np
 import pandas as pd

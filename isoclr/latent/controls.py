@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from ..config import IsoclrError
-from .draw import is_scale
+from .colors import is_scale
 from .state import ExplorerState, projections
 
 # %% ../../nbs/latent/51e_controls.ipynb #c212f903

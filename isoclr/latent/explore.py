@@ -14,11 +14,12 @@ import numpy as np
 import pandas as pd
 
 from ..config import ConfigError, IsoclrError, did_you_mean
+from .colors import code_colors, legend_html, point_sizes
 from .controls import CSS, TABLE_ROWS, Controls, csv_link, table_html, told
 from .draw import HOVER, draw_map
 from .figures import FigureMap, FigurePanel
 from .panels import draw_enrichment, draw_histogram, draw_transcripts
-from .points import PointsMap, code_colors, legend_html, point_sizes
+from .points import PointsMap
 from .state import ExplorerState, isoforms_of, transcripts_of
 
 if TYPE_CHECKING:

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Sequence
 
 import numpy as np
-import pandas as pd
 
 from ..config import InputError, did_you_mean
 from ..files import atomic_file, atomic_folder

@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING, Any, Callable
 
 import numpy as np
 
-from .draw import MARKERS
+from .colors import MARKERS, Colors
 from .panels import ground
-from .points import Colors
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure

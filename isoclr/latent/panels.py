@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from ..config import ConfigError, InputError, did_you_mean
-from .draw import OTHER_COLOR, PALETTE, PART_COLORS, is_missing, is_scale
+from .colors import OTHER_COLOR, PALETTE, PART_COLORS, is_missing, is_scale
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure

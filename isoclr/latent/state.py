@@ -17,7 +17,7 @@ from traitlets import Any as AnyTrait
 from traitlets import HasTraits, observe, validate
 
 from ..config import InputError, did_you_mean
-from .draw import is_missing, is_scale
+from .colors import is_scale
 from .neighbors import column_of, find_rows, neighbors
 from .structure import enrichment
 

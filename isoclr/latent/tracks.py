@@ -16,7 +16,7 @@ from ..config import ConfigError, InputError
 from ..data.store import TranscriptStore
 from ..data.tracks import BASE_BITS, TRACKS, codon_starts, exon_ends, sequence_from_tokens, translate
 from .attribute import DISTANCES, Attribution
-from .draw import PART_COLORS
+from .colors import PART_COLORS
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure, Scatter

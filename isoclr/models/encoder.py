@@ -21,7 +21,7 @@ from .card import model_card
 from .layers import valid_mask
 from .motif import MotifNetwork
 from .pooling import make_pooling
-from .presets import PRESETS, EncoderConfig, MotifConfig, SalukiConfig, preset
+from .presets import EncoderConfig, MotifConfig, SalukiConfig, preset
 from .resnet import DilatedResNet
 from .saluki import SalukiNetwork
 

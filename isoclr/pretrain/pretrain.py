@@ -37,7 +37,7 @@ from .losses import FORMS, LOSSES, contrastive_accuracy, loss_named
 from .masking import augment
 from .monitor import Monitor
 from .optimizer import OPTIMIZERS, make_optimizer
-from .pairs import PairBatch, PairConfig, PairSampler, holdout_groups
+from .pairs import PairConfig, PairSampler, holdout_groups
 from .schedule import SCHEDULES, learning_rate
 from .watch import LivePlot
 from ..progress import progress_bar

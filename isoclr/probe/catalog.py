@@ -17,7 +17,7 @@ import pandas as pd
 
 from ..config import ConfigError, InputError, did_you_mean
 from isoclr.probe.labels import (
-    FILES, NAMESPACES, SALUKI, LabelFile, MissingFile, half_life_samples, label_files, locate, read_columns, read_go, read_half_life, read_half_life_folds,
+    FILES, NAMESPACES, SALUKI, MissingFile, label_files, locate, read_columns, read_go, read_half_life, read_half_life_folds,
     read_half_life_samples, read_hp5, read_hpa, read_icodon, read_sample2019, rna_class,
 )
 from .tasks import Task, TaskConfig, load_tasks

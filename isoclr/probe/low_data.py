@@ -10,7 +10,7 @@ __all__ = ['FRACTIONS', 'LEFT_OUT_COLUMNS', 'Subset', 'subsets', 'LearningCurve'
 import warnings
 from concurrent.futures import Executor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Callable, Mapping, NamedTuple, Sequence
+from typing import TYPE_CHECKING, Callable, Mapping, NamedTuple, Sequence
 
 import numpy as np
 import pandas as pd

@@ -15,7 +15,7 @@ import torch
 
 from ..config import ConfigError, InputError, did_you_mean
 from ..models.neighbors import nearest_neighbors
-from .intervals import SCORE_COLUMNS, SUMMARY_COLUMNS, compare, family_interval, summarise
+from .intervals import SCORE_COLUMNS, SUMMARY_COLUMNS, family_interval
 from .linear import logistic, ridge
 from .metrics import task_scores
 from .multilabel import multilabel_logistic

@@ -14,7 +14,6 @@ import numpy as np
 import pandas as pd
 
 from ..config import Config, ConfigError, InputError, did_you_mean
-from .similarity import similarity_groups
 from .tasks import Task
 
 # %% ../../nbs/probe/42_splits.ipynb #9a8c919a
