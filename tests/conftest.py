@@ -1,8 +1,12 @@
 """What many tests share: the order of the files, where the real data lie, and a reason when they are absent."""
 import os
+import signal
 from pathlib import Path
 
 import pytest
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell starts what runs in its background so, and tests press Ctrl-C
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).parents[1]
 LONGEST = ("test_demo.py", "test_notebooks.py", "test_pretrain_faults.py", "test_runs.py", "test_real_data.py", "test_explore_browser.py", "test_docs.py", "test_sweep.py", "test_finetune.py", "test_attribute.py")

@@ -220,10 +220,10 @@ def test_disks_that_are_full_or_not_ours(tmp_path, monkeypatch):
 
 
 def test_experiments_and_manifests_that_were_left_behind(monkeypatch):
-    from isoclr import runs
+    from isoclr import parameters
     from isoclr.data import manifest
 
-    monkeypatch.setattr(runs, "experiments", dict)
+    monkeypatch.setattr(parameters, "experiments", dict)
     monkeypatch.setattr(manifest, "manifests", lambda: (_ for _ in ()).throw(FileNotFoundError("isoclr/manifests")))
     assert rows(module._shipped)["shipped"].ok is False
     monkeypatch.setattr(manifest, "manifests", list)

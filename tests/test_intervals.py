@@ -165,7 +165,7 @@ def test_compare_of_what_never_differs():
     same, shifted = (compare(pd.concat([a, a.assign(representation="b", score=a.score - by)]), "a", "b").iloc[0] for by in (0, 0.25))
     assert (same.difference, same.low, same.high, same.p) == (0, 0, 0, 1) and (shifted.difference, shifted.p) == (0.25, 0)
     single = compare(pd.concat([a[:1], a[:1].assign(representation="b", score=0)]), "a", "b")
-    assert single.columns.tolist() == COMPARE_COLUMNS and single[["low", "high", "p"]].isna().all(None) and single.n_splits.item() == 1
+    assert single.columns.tolist() == COMPARE_COLUMNS and single[["low", "high", "p"]].isna().all(axis=None) and single.n_splits.item() == 1
 
 
 @pytest.mark.parametrize("other, message", [

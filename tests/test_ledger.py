@@ -138,7 +138,7 @@ def test_a_reader_that_fails_is_a_row_too(tmp_path, monkeypatch):
         write_run(tmp_path / "pretrain" / name, results={})
     read, fails = module._read_run, lambda folder: (_ for _ in ()).throw(PermissionError("no entry"))
     monkeypatch.setattr(module, "_read_run", lambda folder: (fails if folder.name == "a" else read)(folder))
-    assert ledger(tmp_path)[["status", "error"]].values.tolist() == [["broken", "cannot be read: no entry"], ["finished", None]]
+    assert ledger(tmp_path)[["status", "error"]].fillna("").values.tolist() == [["broken", "cannot be read: no entry"], ["finished", ""]]
 
 
 def test_no_runs_is_an_empty_ledger_and_no_folder_an_error(tmp_path):

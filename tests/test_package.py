@@ -103,7 +103,7 @@ def test_the_environment_file_asks_for_the_same():
 
 def test_it_works_away_from_the_checkout(installed, tmp_path):
     "Experiments and manifests are those inside the package, and a run comes to its end."
-    code = "import isoclr, isoclr.runs, isoclr.data.manifest as m; print(isoclr.__file__, *isoclr.runs.experiments().values(), *m.manifests().values(), sep='\\n')"
+    code = "import isoclr, isoclr.runs, isoclr.parameters, isoclr.data.manifest as m; print(isoclr.__file__, *isoclr.parameters.experiments().values(), *m.manifests().values(), sep='\\n')"
     file, *found = map(Path, away(installed, tmp_path, sys.executable, "-c", code).split("\n")[:-1])
     assert file == installed / "isoclr" / "__init__.py", "the checkout came first"
     inside = installed / "isoclr"

@@ -15,6 +15,7 @@ import isoclr
 from isoclr import runs
 from isoclr.config import ConfigError, InputError
 from isoclr.data.store import TranscriptStore
+from isoclr.parameters import experiments
 
 TINY_BUILD = {"simulate_families": 40}
 TINY_PRETRAIN = {"encoder": "dilated_extra_tiny", "steps": 12, "batch_pairs": 8}
@@ -87,7 +88,7 @@ def test_another_store_is_another_run(stages, tmp_path):
     assert runs.run_id("pretrain", first) != runs.run_id("pretrain", {**first, "store": str(other)})
 
 
-@pytest.mark.parametrize("experiment", list(runs.experiments()))
+@pytest.mark.parametrize("experiment", list(experiments()))
 def test_unknown_and_ill_typed_parameters_are_refused(experiment, tmp_path):
     with pytest.raises(ConfigError, match="no parameter 'sede'"):
         runs.run(experiment, runs_folder=tmp_path, sede=1)
@@ -226,9 +227,9 @@ def test_an_installed_package_brings_its_experiments(tmp_path, monkeypatch):
         (tmp_path / folder).mkdir(parents=True)
         (tmp_path / folder / f"{name}.ipynb").touch()
     monkeypatch.setattr(isoclr, "__file__", str(tmp_path / "isoclr" / "__init__.py"))
-    assert list(runs.experiments()) == ["packaged"]
+    assert list(experiments()) == ["packaged"]
     (tmp_path / "isoclr" / "experiments" / "packaged.ipynb").unlink()
-    assert list(runs.experiments()) == ["checkout"]
+    assert list(experiments()) == ["checkout"]
 
 
 @pytest.mark.slow

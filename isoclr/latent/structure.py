@@ -212,8 +212,8 @@ def _numbers(values: pd.Series, unit_of: np.ndarray, selected: np.ndarray, alter
     x, y = by_unit[there & selected], by_unit[there & ~selected]
     row = {"value": "", "test": "mann-whitney", "of_selection": len(x), "of_rest": len(y), "missing_selection": (~there & selected).sum(), "missing_rest": (~there & ~selected).sum()}
     if len(x) and len(y):
-        test = mannwhitneyu(x, y, alternative=alternative)
-        row |= {"median_selection": np.median(x), "median_rest": np.median(y), "auc": test.statistic / (len(x) * len(y)), "p": test.pvalue}
+        test, alike = mannwhitneyu(x, y, alternative=alternative), min(x.min(), y.min()) == max(x.max(), y.max())
+        row |= {"median_selection": np.median(x), "median_rest": np.median(y), "auc": test.statistic / (len(x) * len(y)), "p": 1.0 if alike else test.pvalue}  # of equal numbers scipy says 1 or NaN
     return pd.DataFrame([row])
 
 # %% ../../nbs/latent/50c_structure.ipynb #ae4b1470
