@@ -246,7 +246,7 @@ def test_a_sample_asks_for_the_whole():
 
 def test_nobody_can_ask():
     frame = purity(made(10, n_genes=1), "species", (1, 3))
-    assert frame[["purity", "expected", "chance_low"]].isna().all(None) and (frame["n_asked"] == 0).all()
+    assert frame[["purity", "expected", "chance_low"]].isna().all(axis=None) and (frame["n_asked"] == 0).all()
 
 
 @settings(max_examples=100, deadline=None)

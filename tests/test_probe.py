@@ -160,7 +160,7 @@ def test_summaries_side_by_side():
     assert summarise(probe_all(X, [], obs, progress=False)).columns.tolist() == SUMMARY_COLUMNS
     both = side_by_side(pd.concat([table, table.assign(split="random", undefined=1), table.assign(split="gene", mean=np.nan)]))
     assert both.index.names == ["task", "metric", "split"] and len(both) == 6
-    assert both.loc[("made", "pearson", "random"), "one"].endswith("] (1 undefined)") and (both.xs("gene", level="split") == "–").all(None)
+    assert both.loc[("made", "pearson", "random"), "one"].endswith("] (1 undefined)") and (both.xs("gene", level="split") == "–").all(axis=None)
     single = side_by_side(table.assign(low=np.nan, high=np.nan))
     assert single.loc[("made", "pearson"), "one"] == f"{first['mean']:.2f}"
     with pytest.raises(InputError, match="cannot be told apart"):

@@ -58,7 +58,7 @@ def test_all_representations_have_the_same_splits(sheet):
     linear = sheet.scores[sheet.scores["method"] == "linear"]
     assert list(pd.unique(linear["representation"])) == ["one", "two", "untrained", "k-mer", "k-mer PCA", "codon usage", "features"]
     sizes = linear.groupby(["task", "metric", "seed"])[["n_train", "n_test", "n_eligible"]].nunique()
-    assert (sizes == 1).all(None)
+    assert (sizes == 1).all(axis=None)
     trees = sheet.scores[sheet.scores["method"] == "trees"]
     assert set(trees["representation"]) == {"features"} and set(trees["task"]) == set(linear["task"])
     retrieval = sheet.summary[sheet.summary["method"] == "nearest"]

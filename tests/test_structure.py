@@ -251,7 +251,7 @@ def test_columns_without_values_are_said():
     frame = enrichment(adata, range(60), ["nothing", "blank", "one_side", "number_one_side", "length_nt"])
     assert frame["column"].tolist()[0] == "length_nt" and frame.loc[0, "fdr"] == frame.loc[0, "p"]
     rest = frame.set_index("column").drop("length_nt")
-    assert len(rest) == 4 and rest[["p", "fdr"]].isna().all(None) and (rest["missing_selection"] == 20).all()
+    assert len(rest) == 4 and rest[["p", "fdr"]].isna().all(axis=None) and (rest["missing_selection"] == 20).all()
     assert rest["missing_rest"].to_dict() == {"nothing": 60, "blank": 60, "one_side": 13, "number_one_side": 0}
 
 

@@ -198,7 +198,7 @@ def _categories(values: pd.Series, unit_of: np.ndarray, selected: np.ndarray, mi
             table["odds_ratio"] = a * (n_rest - c) / ((n_selected - a) * c)
         table["p"] = fisher_p(k[shown], n_all[shown], n_selected, n_selected + n_rest, alternative)
     elif not len(table) and not (n_selected and n_rest):  # empty on one side: said, not dropped
-        table.loc[0] = ["", 0, n_selected, 0, n_rest]
+        table = pd.DataFrame([{"value": "", "in_selection": 0, "of_selection": n_selected, "in_rest": 0, "of_rest": n_rest}])
     return table.assign(test="fisher", missing_selection=selected.sum() - n_selected, missing_rest=(~selected).sum() - n_rest), int((~shown).sum())
 
 
