@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from isoclr.config import ConfigError, InputError
 from isoclr.latent import neighbors as module
-from isoclr.latent.neighbors import find_rows, label_sets, missing_in, nearest_rows, neighbors, purity, shuffled_by
+from isoclr.latent.neighbors import find_rows, label_sets, missing_in, neighbors, purity, shuffled_by
 
 
 def made(n=120, d=8, n_genes=30, n_groups=12, seed=0):
@@ -170,18 +170,6 @@ def test_size_decides(monkeypatch):
     assert neighbors(adata, range(60), among=range(50), device="cpu").attrs["exact"]  # asks from outside
     with pytest.raises(ConfigError, match="candidates themselves"):
         neighbors(adata, range(60), among=range(50), exact=False)
-
-
-@pytest.mark.slow
-def test_pynndescent_finds_what_is_there():
-    rng = np.random.default_rng(0)
-    X = (rng.normal(size=(60, 24))[np.arange(1500) % 60] + 0.5 * rng.normal(size=(1500, 24))).astype(np.float32)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", UserWarning)
-        found, similarity, how = nearest_rows(X, np.arange(1500), 10, exact=False)
-    assert how["recall"] > 0.95 and (np.diff(similarity, axis=1) <= 0).all() and (found != np.arange(1500)[:, None]).all()
-    again, _, _ = nearest_rows(X, np.arange(1500), 10, exact=False)
-    assert (found == again).all()
 
 
 def purity_loop(adata, label, ks, outside):

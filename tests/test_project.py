@@ -1,8 +1,6 @@
-"""Projections: stored, seeded, computed once, here and in another process. UMAP compiles for ten seconds, so one test holds all that is asked of it."""
-import os
+"""Projections: stored, seeded, computed once. UMAP has tests of its own (test_umap)."""
 import subprocess
 import sys
-import time
 import warnings
 
 import numpy as np
@@ -261,59 +259,3 @@ def test_where_it_begins_is_part_of_the_content(tmp_path, counted):
 def test_umap_is_not_imported_before_it_is_needed():
     code = "import sys, isoclr.latent.project, isoclr.latent.draw; assert not {'umap', 'plotly', 'anndata', 'sklearn'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
-
-
-def test_umap(tmp_path):
-    adata = clouds(90)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", UserWarning)
-        project(adata, "umap", seed=3, cache=tmp_path / "cache")
-    xy = adata.obsm["X_umap"]
-    assert xy.shape == (90, 2) and np.isfinite(xy).all() and own_cloud(xy) > 0.95  # the clouds stay together
-    again = project(clouds(90), "umap", seed=3, cache=False)
-    assert np.array_equal(again.obsm["X_umap"], xy) and again.uns["umap"]["made_from"] == adata.uns["umap"]["made_from"]
-    assert not np.array_equal(project(clouds(90), "umap", seed=4, cache=False).obsm["X_umap"], xy)
-    assert adata.uns["umap"]["params"] == {"n_neighbors": 15, "min_dist": 0.1, "metric": "cosine", "n_components": 2, "seed": 3}
-    for n in (4, 7, 12):
-        assert np.isfinite(project(clouds(n), "umap", cache=False).obsm["X_umap"]).all()
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", UserWarning)
-        free = project(clouds(90), "umap", seed=None, cache=False)
-    assert "seed" not in free.uns["umap"]["params"] and own_cloud(free.obsm["X_umap"]) > 0.95
-
-    import umap  # called directly, the same numbers
-
-    direct = umap.UMAP(metric="cosine", random_state=3, n_jobs=1).fit_transform(clouds(90).X)
-    assert np.array_equal(direct, xy)
-    for sign in (1, -1):  # begun from the map, or from its mirror image, it stays there
-        begun = project_vectors(clouds(90).X, "umap", seed=4, init=sign * xy, cache=False)[0]
-        assert sign * np.corrcoef(begun[:, 0], xy[:, 0])[0, 1] > 0.9 and sign * np.corrcoef(begun[:, 1], xy[:, 1])[0, 1] > 0.9
-    line = project_vectors(clouds(90).X, "umap", init=np.c_[np.arange(90), np.zeros(90)], cache=False)[0]
-    assert np.isfinite(line).all() and own_cloud(line) > 0.95
-
-    for one in (adata, free):
-        one.write_h5ad(tmp_path / "map.h5ad")
-        read = read_h5ad(tmp_path / "map.h5ad")
-        assert dict(read.uns["umap"]["params"]) == one.uns["umap"]["params"] and read.uns["umap"]["made_from"] == one.uns["umap"]["made_from"]
-        kept = read.obsm["X_umap"]
-        assert np.array_equal(kept, one.obsm["X_umap"])
-        assert np.array_equal(project(read, "umap", seed=3 if one is adata else None, cache=False).obsm["X_umap"], kept)
-
-    # another process finds it on disk, at once, and does not even import umap
-    np.save(tmp_path / "X.npy", clouds(90).X)
-    code = """if True:
-        import sys, time
-        import numpy as np
-        from anndata import AnnData
-        from isoclr.latent.project import project
-        adata = AnnData(np.load(sys.argv[1]))
-        start = time.perf_counter()
-        project(adata, "umap", seed=3, cache=sys.argv[2])
-        seconds = time.perf_counter() - start
-        assert "umap" not in sys.modules
-        np.save(sys.argv[3], adata.obsm["X_umap"])
-        assert seconds < 1, seconds
-    """
-    started = time.perf_counter()
-    subprocess.run([sys.executable, "-c", code, tmp_path / "X.npy", tmp_path / "cache", tmp_path / "found.npy"], check=True, env=os.environ)
-    assert np.array_equal(np.load(tmp_path / "found.npy"), xy), f"after {time.perf_counter() - started:.1f} s"
