@@ -42,7 +42,7 @@ $(VENV)/installed: $(VENV)/made $(PACKAGING)
 	touch $@
 
 $(VENV)/installed-lab: $(VENV)/made $(PACKAGING)
-	$(BIN)/python -m pip install -e ".[lab]"
+	$(BIN)/python -m pip install -e ".[lab,cluster]"
 	touch $@ $(VENV)/installed
 
 $(VENV)/installed-dev: $(VENV)/made $(PACKAGING)
