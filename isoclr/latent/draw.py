@@ -13,7 +13,7 @@ import numpy as np
 
 from ..config import InputError, did_you_mean
 from ..files import atomic_file
-from .colors import MISSING_COLOR, categories, is_missing, is_scale
+from .colors import MISSING_COLOR, categories, is_missing, is_scale, point_sizes
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -32,7 +32,7 @@ def _trace(adata: "AnnData", rows: np.ndarray, xy: np.ndarray, color: str, name:
     hover = adata.obs[list(columns)].iloc[rows].astype(object)
     hover = hover.where(hover.notna(), "missing")
     lines = "<br>".join(f"{title} %{{customdata[{i}]}}" for i, title in enumerate(columns.values()))
-    size = float(np.clip(400 / np.sqrt(max(len(xy), 1)), 3, 9))
+    size = float(point_sizes(None, len(xy))[0])
     return Scattergl(
         x=xy[rows, 0], y=xy[rows, 1], mode="markers", name=name, legendgroup=name, showlegend=legend,
         customdata=hover.to_numpy(), hovertemplate=lines + "<extra></extra>",
