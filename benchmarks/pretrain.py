@@ -55,7 +55,7 @@ from isoclr.pretrain.losses import dcl_loss
 from isoclr.pretrain.masking import augment
 from isoclr.pretrain.optimizer import make_optimizer
 from isoclr.pretrain.pairs import PairBatch, PairSampler
-from isoclr.pretrain.pretrain import ContrastiveModel, PretrainConfig
+from isoclr.pretrain.learner import ContrastiveModel, PretrainConfig
 
 HERE = Path(__file__).parent
 PUBLISHED_LOADER = 318  # pairs/s

@@ -9,7 +9,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell starts what run
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).parents[1]
-LONGEST = ("test_demo.py", "test_notebooks.py", "test_pretrain_faults.py", "test_runs.py", "test_real_data.py", "test_explore_browser.py", "test_docs.py", "test_sweep.py", "test_finetune.py", "test_attribute.py")
+LONGEST = ("test_tutorials.py", "test_demo.py", "test_notebooks.py", "test_pretrain_faults.py", "test_runs.py", "test_real_data.py", "test_explore_browser.py", "test_docs.py", "test_sweep.py", "test_finetune.py", "test_attribute.py")
 
 
 def pytest_collection_modifyitems(items) -> None:

@@ -19,9 +19,10 @@ from isoclr.data.tfrecord import import_saluki
 from isoclr.data.tracks import CODON
 from isoclr.models.encoder import EncoderConfig, build_encoder, preset
 from isoclr.pretrain.checkpoint import Checkpoints
-from isoclr.probe import finetune as module
+from isoclr.probe import finetune as module, fitting
 from isoclr.probe.embed import weights_id
 from isoclr.probe.finetune import finetune, finetune_all, finetune_splits
+from isoclr.probe.fitting import Fitting
 from isoclr.probe.intervals import SCORE_COLUMNS, summarise
 from isoclr.probe.metrics import task_scores
 from isoclr.probe.predictor import RECIPES, FinetuneConfig, Predictor, divide, predict, prior_outputs, task_loss
@@ -151,14 +152,14 @@ def test_a_trained_head_is_a_regression_on_the_frozen_representation(store, task
 
 
 def test_two_learning_rates(store, tasks, split, monkeypatch):
-    seen, learn = [], module._Learning.learn
+    seen, learn = [], Fitting.learn
 
     def watched(self, step):
         learn(self, step)
         head = {id(p) for p in self.bare.head.parameters()}
         seen.append([(group["lr"], {id(p) in head for p in group["params"]}) for group in self.optimizer.param_groups])
 
-    monkeypatch.setattr(module._Learning, "learn", watched)
+    monkeypatch.setattr(Fitting, "learn", watched)
     tune(store, tasks["regression"], split, QUICK.replace(head_learning_rate=1e-2, encoder_learning_rate=1e-4, steps=40))
     for groups in seen:
         assert all(len(of_head) == 1 for _, of_head in groups)
@@ -206,13 +207,13 @@ def test_losses_against_loops():
 
 def test_the_best_look_is_kept_and_training_stops(store, tasks, split, monkeypatch):
     "The validation loss is scripted: best at the third look, then worse for as long as patience lasts."
-    scripted, weights, look = iter([5.0, 4.0, 1.0, 2.0, 3.0, 1.0, 0.5]), [], module._Learning.look
+    scripted, weights, look = iter([5.0, 4.0, 1.0, 2.0, 3.0, 1.0, 0.5]), [], Fitting.look
 
     def said(self, done):
         weights.append({name: value.clone() for name, value in self.bare.state_dict().items()})
         return {**look(self, done), "validation_loss": next(scripted)}
 
-    monkeypatch.setattr(module._Learning, "look", said)
+    monkeypatch.setattr(Fitting, "look", said)
     tuned = tune(store, tasks["regression"], split, QUICK.replace(steps=100, patience=3))
     assert tuned.history["step"].tolist() == [4, 8, 12, 16, 20, 24]  # the 24th gave the third look without a better one
     for name, value in tuned.model.state_dict().items():
@@ -256,12 +257,12 @@ import os, signal, sys
 from pathlib import Path
 from test_finetune import *
 step, name, frozen = int(sys.argv[3]), sys.argv[4], sys.argv[5] == "frozen"
-learn = module._Learning.learn
+learn = Fitting.learn
 def killed(self, number):
     if number == step:
         os.kill(os.getpid(), getattr(signal, name))
     learn(self, number)
-module._Learning.learn = killed
+Fitting.learn = killed
 store = TranscriptStore.open(sys.argv[1])
 task = planted(store, "regression")
 split = task_splits(task, store.transcripts, SplitConfig(seeds=(0,), test_fraction=0.3))[0]
@@ -302,7 +303,7 @@ def test_interrupted_after_it_stopped_early(store, tasks, split, tmp_path, monke
         patch.setattr(module, "_write", lambda *_: (_ for _ in ()).throw(MemoryError))
         with pytest.raises(MemoryError):
             tune(store, tasks["regression"], split, config, tmp_path)
-    monkeypatch.setattr(module._Learning, "learn", lambda *_: pytest.fail("trained on"))
+    monkeypatch.setattr(Fitting, "learn", lambda *_: pytest.fail("trained on"))
     same_result(tune(store, tasks["regression"], split, config, tmp_path), straight)
 
 
@@ -311,7 +312,7 @@ def test_a_finished_run_is_returned_as_it_is(store, tasks, split, tmp_path, monk
     first = tune(store, tasks[kind], split, folder=tmp_path)
     assert not (tmp_path / "checkpoints").exists()
     same_result(first, tune(store, tasks[kind], split))  # with and without a folder
-    monkeypatch.setattr(module._Learning, "learn", lambda *_: pytest.fail("trained again"))
+    monkeypatch.setattr(Fitting, "learn", lambda *_: pytest.fail("trained again"))
     same_result(tune(store, tasks[kind], split, folder=tmp_path), first)
 
 
@@ -404,14 +405,14 @@ def test_settings_that_do_not_do(change, says):
 
 
 def test_a_loss_that_explodes_names_step_and_units(store, tasks, split, monkeypatch):
-    real = module.task_loss
+    real = fitting.task_loss
     calls = []
 
     def loss(kind, outputs, targets):
         calls.append(1)
         return real(kind, outputs, targets) * (float("nan") if len(calls) == 3 else 1)
 
-    monkeypatch.setattr(module, "task_loss", loss)
+    monkeypatch.setattr(fitting, "task_loss", loss)
     with pytest.raises(IsoclrError, match=r"Task regression, step 3: the loss or its gradient is nan.*alpha:g\d+.*Lower head_learning_rate"):
         tune(store, tasks["regression"], split)
 
@@ -420,13 +421,13 @@ def test_a_batch_that_does_not_fit_in_memory(store, tasks, split, monkeypatch):
     def refuse(self, units):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(module._Learning, "_add_gradients", refuse)
+    monkeypatch.setattr(Fitting, "_add_gradients", refuse)
     with pytest.raises(IsoclrError, match="step 1 does not fit in the memory of cpu. Set token_budget to 65536 or less"):
         tune(store, tasks["regression"], split)
 
 
 def test_other_errors_stay_what_they_are(store, tasks, split, monkeypatch):
-    monkeypatch.setattr(module._Learning, "_add_gradients", lambda *_: (_ for _ in ()).throw(RuntimeError("another")))
+    monkeypatch.setattr(Fitting, "_add_gradients", lambda *_: (_ for _ in ()).throw(RuntimeError("another")))
     with pytest.raises(RuntimeError, match="^another$"):
         tune(store, tasks["regression"], split)
 
@@ -442,7 +443,7 @@ def test_many_encoders_tasks_and_splits(store, tasks, tmp_path, monkeypatch):
     assert list(scores) == SCORE_COLUMNS and len(scores) == 2 * 2 * (4 + 3)
     assert dict(zip(scores["representation"], scores["method"])) == {"pretrained": "fine-tuned", "nothing": "from scratch"}
     assert (summarise(scores)["n_splits"] == 2).all()
-    monkeypatch.setattr(module._Learning, "learn", lambda *_: pytest.fail("trained again"))
+    monkeypatch.setattr(Fitting, "learn", lambda *_: pytest.fail("trained again"))
     assert finetune_all(*arguments, folder=tmp_path, accelerator="cpu", progress=False).equals(scores)
     with pytest.raises(ConfigError, match="no settings for 'nothing'"):
         finetune_all(store, encoders, [], splits, {"pretrained": QUICK})

@@ -10,9 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from isoclr.config import ConfigError, InputError
-from isoclr.probe.ontology import (
-    DISTANCES, EVIDENCE, RELATIONS, ancestors, ancestry, annotation_outcomes, go_labels, levels, read_annotations, read_obo,
-)
+from isoclr.probe.annotations import EVIDENCE, annotation_outcomes, go_labels, read_annotations
+from isoclr.probe.ontology import DISTANCES, RELATIONS, ancestors, ancestry, levels, read_obo
 
 SETS = {"Molecular_Function_2018.txt": 1151, "Biological_Process_2018.txt": 5103, "Cellular_Component_2018.txt": 446, "Biological_Process_2021.gmt": 6036}
 

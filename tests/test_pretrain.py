@@ -19,12 +19,13 @@ from isoclr.data.simulate import SimulateConfig, simulate
 from isoclr.data.build import SpeciesSource, build_store
 from isoclr.data.store import TranscriptStore
 from isoclr.models.encoder import EncoderConfig, build_encoder
-from isoclr.pretrain import pretrain as module
+from isoclr.pretrain import learner as module
 from isoclr.pretrain.feed import PairFeed
+from isoclr.pretrain.learner import ContrastiveModel
 from isoclr.pretrain.monitor import METRICS, Monitor
 from isoclr.pretrain.optimizer import parameter_groups
 from isoclr.pretrain.pairs import PairSampler, holdout_groups
-from isoclr.pretrain.pretrain import ContrastiveModel, PretrainConfig, pretrain
+from isoclr.pretrain.pretrain import PretrainConfig, pretrain
 
 TINY = EncoderConfig(filters=(8, 8), blocks=(1, 1), dilations=(1, 2), stem_pool=4)
 CONFIG = PretrainConfig(steps=40, batch_pairs=12, log_every=3, checkpoint_every=20, projector_hidden=16, projector_dim=8, seed=5)

@@ -20,6 +20,7 @@ from isoclr.data.store import TranscriptStore
 from isoclr.models.encoder import build_encoder
 from isoclr.pretrain import pretrain as module
 from isoclr.pretrain.checkpoint import Checkpoints
+from isoclr.pretrain.learner import Learner
 from isoclr.pretrain.monitor import Monitor
 from isoclr.pretrain.pairs import PairSampler
 from isoclr.pretrain.pretrain import PretrainConfig, pretrain
@@ -436,7 +437,7 @@ def test_nothing_is_left_open(store, tmp_path, monkeypatch):
     before = now()
     train(store, tmp_path / "whole", CONFIG.replace(steps=4))
     assert now() == before
-    stopped(monkeypatch, module._Run, "learn", 3, kill, lambda: train(store, tmp_path / "failed", CONFIG.replace(steps=4)), Killed)
+    stopped(monkeypatch, Learner, "learn", 3, kill, lambda: train(store, tmp_path / "failed", CONFIG.replace(steps=4)), Killed)
     assert now() == before
 
 

@@ -57,7 +57,7 @@ def test_everything_is_drawn(tmp_path):
     dashed = {(shape.y0, shape.line.dash, shape.yref) for shape in figure.layout.shapes}
     assert dashed == {(0.97, "dash", "y4"), (0.85, "dash", "y4")}
     title = figure.layout.title.text
-    assert title == "Step 60, epoch 0.5, loss 0.5, accuracy 0.50, isoform@1 0.80 (k-mers 0.97), homolog@1 0.60 (k-mers 0.85)"
+    assert title == "Step 60, epoch 0.5, loss 0.5, accuracy 0.50<br>isoform@1 0.80 (k-mers 0.97), homolog@1 0.60 (k-mers 0.85)"
     assert sum(bool(trace.showlegend) for trace in figure.data) == len({trace.name for trace in figure.data})
     assert all(axis.title.text for axis in figure.select_yaxes()) and all(axis.title.text == "step" for axis in figure.select_xaxes())
     json.loads(figure.to_json())
@@ -81,9 +81,9 @@ def test_training_without_monitors_and_monitors_without_training(tmp_path):
     training = draw_training(write(tmp_path / "a", [{"step": 5, **TRAINING}]))
     assert panels(training) == {"Loss", "Contrastive accuracy", "Learning rate"} and training.data[0].mode == "lines+markers"
     heldout = draw_training(write(tmp_path / "b", [{"step": 5, **HELDOUT}]), {"isoform@1": 0.9})
-    assert "Loss" not in panels(heldout) and heldout.layout.title.text == "Step 5, isoform@1 0.80 (k-mers 0.90), homolog@1 0.60"
+    assert "Loss" not in panels(heldout) and heldout.layout.title.text == "Step 5<br>isoform@1 0.80 (k-mers 0.90), homolog@1 0.60"
     apart = draw_training(write(tmp_path / "c", [{"step": 5, **TRAINING}, {"step": 5, **HELDOUT}]))  # a row of each kind
-    assert panels(apart) == PANELS and "loss 2, accuracy 0.50, isoform@1 0.80" in apart.layout.title.text
+    assert panels(apart) == PANELS and "loss 2, accuracy 0.50<br>isoform@1 0.80" in apart.layout.title.text
 
 
 def test_nothing_yet(tmp_path):

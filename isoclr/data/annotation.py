@@ -96,7 +96,10 @@ def assign_genes(
     versionless = versionless[~versionless.index.duplicated()]
 
     def looked_up(column: int) -> pd.Series:
-        return names.map(exact[column]).astype(object).fillna(bare.map(exact[column])).fillna(bare.map(versionless[column]))
+        found = names.map(exact[column]).astype(object)
+        for further in (bare.map(exact[column]), bare.map(versionless[column])):
+            found[found.isna()] = further[found.isna()]
+        return found
 
     found = looked_up(gene)
     kept = annotation.rows.gene_name.where(found.notna(), "") if name is None else looked_up(name).fillna("")

@@ -152,7 +152,7 @@ def _figure(transcripts: pd.DataFrame) -> "plotly.graph_objects.Figure":
     figure.update_xaxes(type="log", row=1, col=2)
     figure.update_yaxes(title_text="transcripts", row=1, col=2)
     figure.update_yaxes(title_text="genes", row=1, col=3)
-    return figure.update_layout(barmode="group", template="plotly_white", height=350, width=1100, title=f"{len(transcripts):,} transcripts")
+    return figure.update_layout(barmode="group", template="plotly_white", height=350, title=f"{len(transcripts):,} transcripts")
 
 # %% ../../nbs/data/15_store.ipynb #508f8367
 class TranscriptStore(StoreReader):

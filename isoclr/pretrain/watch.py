@@ -70,17 +70,17 @@ def _points(metrics: pd.DataFrame, column: str) -> pd.DataFrame:  # columns x, y
     return points.groupby(points.index // size).mean() if size > 1 else points
 
 # %% ../../nbs/pretrain/32d_watch.ipynb #392ec6ef
-def _title(metrics: pd.DataFrame, baseline: Mapping[str, float | None]) -> str:
-    "Where a training is, in a line."
+def _title(metrics: pd.DataFrame, baseline: Mapping[str, float | None]) -> list[str]:
+    "Where a training is: a line of it, and one of held-out families."
     if metrics.empty:
-        return "Nothing is written yet"
-    facts = []
-    for column, form in (("epoch", "epoch {:.1f}"), ("loss", "loss {:.3g}"), ("accuracy", "accuracy {:.2f}"),
-                         ("heldout/isoform@1", "isoform@1 {:.2f}"), ("heldout/homolog@1", "homolog@1 {:.2f}")):  # fmt: skip
-        last = _points(metrics, column)["y"].iloc[-1:]
-        words = baseline.get(column.removeprefix("heldout/"))
-        facts += [form.format(value) + (f" (k-mers {words:.2f})" if words is not None else "") for value in last]
-    return ", ".join([f"Step {int(metrics['step'].iloc[-1]):,}", *facts])
+        return ["Nothing is written yet"]
+    training, heldout = [f"Step {int(metrics['step'].iloc[-1]):,}"], []
+    for name, form in (("epoch", "{:.1f}"), ("loss", "{:.3g}"), ("accuracy", "{:.2f}")):
+        training += [f"{name} {form.format(value)}" for value in _points(metrics, name)["y"].iloc[-1:]]
+    for name in ("isoform@1", "homolog@1"):
+        words = f" (k-mers {baseline[name]:.2f})" if baseline.get(name) is not None else ""
+        heldout += [f"{name} {value:.2f}{words}" for value in _points(metrics, f"heldout/{name}")["y"].iloc[-1:]]
+    return [", ".join(facts) for facts in (training, heldout) if facts]
 
 
 def _collapses(metrics: pd.DataFrame) -> list[tuple[float, str]]:
@@ -128,18 +128,18 @@ def _draw_line(figure: "Figure", line: _Line, points: pd.DataFrame, words: float
         figure.add_hline(words, line=look, name=f"{line.name} of k-mers ({words:.2f})", showlegend=True, **at)
 
 
-def _dress(figure: "Figure", title: str, collapses: list[tuple[float, str]], n_rows: int) -> "Figure":
+def _dress(figure: "Figure", title: list[str], collapses: list[tuple[float, str]], n_rows: int) -> "Figure":
     "Title, collapses, legend and size."
     warning = []
     for step, words in collapses:
         figure.add_vline(step, line={"color": "black", "dash": "dot", "width": 1.5}, row="all", col="all")
-        warning = textwrap.wrap(f"Collapse at step {int(step):,}. {words}", 160)
-    text = "<br>".join([html.escape(title), *(f"<span style='font-size:13px'><b>{html.escape(line)}</b></span>" for line in warning)])
-    top = 95 + 18 * len(warning)
+        warning = textwrap.wrap(f"Collapse at step {int(step):,}. {words}", 110)
+    text = "<br>".join([*title, *(f"<span style='font-size:13px'><b>{html.escape(line)}</b></span>" for line in warning)])
+    top = 75 + 20 * len(title) + 18 * len(warning)
     if not n_rows:
         figure.update_xaxes(visible=False).update_yaxes(visible=False)
     return figure.update_layout(
-        template="plotly_white", width=1100, height=top + 60 + max(280 * n_rows, 20), margin={"l": 60, "r": 30, "t": top, "b": 60},
+        template="plotly_white", height=top + 60 + max(280 * n_rows, 20), margin={"l": 60, "r": 30, "t": top, "b": 60},
         title={"text": text, "x": 0.02, "y": 1, "yanchor": "top", "yref": "container", "pad": {"t": 24}, "font": {"size": 16}},
         legend={"orientation": "h", "x": 0.5, "xanchor": "center", "y": 0, "yref": "container", "yanchor": "bottom"},
     )  # fmt: skip
@@ -150,11 +150,11 @@ def _bundle(figure: "Figure", last: bool) -> dict[str, Any]:
     import plotly.io as pio
 
     wanted = (pio.renderers.default or "").split("+") if last else []
-    bundle, content = {"text/plain": figure.layout.title.text.split("<br>")[0]}, figure.to_dict()
+    bundle, content = {"text/plain": figure.layout.title.text.split("<br><span")[0].replace("<br>", "; ")}, figure.to_dict()
     for name in wanted:
         if name in ("png", "svg", "jpeg"):
             try:
-                bundle |= pio.renderers[name].to_mimebundle(content)
+                bundle |= pio.renderers[name].to_mimebundle({**content, "layout": {**content["layout"], "width": 1100}})  # an image has no window to fill
             except Exception as error:  # no kaleido, or no browser that it could use
                 warnings.warn(f"The figure is kept for plotly, not as {name}: {error}")
     if len(bundle) == 1 or "plotly_mimetype" in wanted:
