@@ -106,7 +106,7 @@ def draw_training(
     drawn = [panel for panel in _PANELS if any(len(points[line.column]) for line in panel[-1])]
     n_rows, n_columns = -(-len(drawn) // 3), min(len(drawn), 3)
     titles = [title for title, *_ in drawn]
-    figure = make_subplots(n_rows or 1, n_columns or 1, subplot_titles=titles, shared_xaxes="all", vertical_spacing=0.2, horizontal_spacing=0.08)
+    figure = make_subplots(n_rows or 1, n_columns or 1, subplot_titles=titles, shared_xaxes="all", vertical_spacing=0.2, horizontal_spacing=0.1)
     for i, (_, axis, limits, lines) in enumerate(drawn):
         at = {"row": i // 3 + 1, "col": i % 3 + 1}
         for line in lines:
@@ -133,7 +133,7 @@ def _dress(figure: "Figure", title: list[str], collapses: list[tuple[float, str]
     warning = []
     for step, words in collapses:
         figure.add_vline(step, line={"color": "black", "dash": "dot", "width": 1.5}, row="all", col="all")
-        warning = textwrap.wrap(f"Collapse at step {int(step):,}. {words}", 110)
+        warning = textwrap.wrap(f"Collapse at step {int(step):,}. {words}", 85)
     text = "<br>".join([*title, *(f"<span style='font-size:13px'><b>{html.escape(line)}</b></span>" for line in warning)])
     top = 75 + 20 * len(title) + 18 * len(warning)
     if not n_rows:
