@@ -257,6 +257,9 @@ def test_points(lab, adatas, tmp_path):
         until(lambda: page.locator(".isoclr-table").first.locator("td:nth-child(1)").all_inner_texts() == ["GENE3"] * 4, 60, "the table")
         canvas.press("Escape")
         until(lambda: ask("len(explorer.selection)") == 0, 60, "Escape")
+        page.set_viewport_size({"width": 1100, "height": 1150})  # a laptop's, beside the file browser
+        cut = "() => [...document.querySelectorAll('.isoclr-explorer .lm-TabBar-tabLabel')].filter(label => label.scrollWidth > label.clientWidth).map(label => label.textContent)"
+        until(lambda: page.evaluate(cut) == [], 60, "labels of tabs that are whole")
         page.get_by_role("button", name="dark").click()
         page.locator(".isoclr-points.dark").wait_for()
         until(lambda: page.evaluate("() => { const c = document.querySelector('.isoclr-points canvas'), g = c.getContext('webgl2'), p = new Uint8Array(4); g.readPixels(1, 1, 1, 1, g.RGBA, g.UNSIGNED_BYTE, p); return p[0]; }") < 40, 60, "a dark ground")

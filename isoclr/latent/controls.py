@@ -60,6 +60,7 @@ CSS = """<style>
 .isoclr-explorer .widget-label, .isoclr-explorer .widget-html-content, .isoclr-explorer select, .isoclr-explorer input, .isoclr-explorer button {color: inherit}
 .isoclr-explorer input::placeholder {color: inherit; opacity: 0.5}
 .isoclr-explorer select option {background: var(--jp-widgets-input-background-color)}
+.isoclr-explorer .lm-TabBar .lm-TabBar-tab.lm-TabBar-tab {flex: 0 1 auto; padding: 0 8px}
 .isoclr-explorer a {color: #0072B2} .isoclr-explorer.dark a {color: #56B4E9}
 .isoclr-legend {font: 12px/1.7 sans-serif} .isoclr-status {font: 12px/1.5 sans-serif}
 .isoclr-table {max-height: 290px; overflow: auto; font: 12px/1.4 sans-serif} .isoclr-table table {border-collapse: collapse}
