@@ -4,7 +4,8 @@
     python benchmarks/explore.py --sizes 500000 --sides explorer "bare points" "bare FigureWidget" --rounds 1
     python benchmarks/explore.py --quick            # 2,000 points: whether it runs, not how fast
 
-What is measured, each in a notebook and a kernel of its own, on the same points (nine clusters, nine categories and a number). Sides take turns; a number is the median of the rounds:
+What is measured, each in a notebook and a kernel of its own, on the same points (nine clusters, nine categories and a number). The notebook has a title above its cells, so that
+JupyterLab has loaded what it typesets text with. Sides take turns; a number is the median of the rounds:
   draw      from the end of the cell that opens the embeddings (and has loaded torch and anndata) to the first picture: import of the library that draws, making of
             the widget, its way to the page, painting.
   whole     from the same moment until what stands around the map is there too: legend, controls, panels. A bare widget is whole when it is drawn.
@@ -185,7 +186,7 @@ STEPS = ("draw", "whole", "recolour", "drag", "lasso")
 def measure(lab: Lab, side: str, n: int, at: np.ndarray) -> dict:
     "One side at one size; a step that does not end in `LONGEST_S` is infinite, and those after it are not known."
     notebook = f"{side.replace(' ', '-').replace(',', '')}-{n}.ipynb"
-    lab.write(notebook, READ.format(n=n) + HEAR, SIDES[side])
+    lab.write(notebook, READ.format(n=n) + HEAR, SIDES[side], title=side)
     run = dict.fromkeys(STEPS, np.nan) | {"selected": "", "exact": ""}
     with browser_page(1400, 1100) as page:
         try:

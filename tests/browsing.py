@@ -87,12 +87,13 @@ class Lab:
         except OSError:
             return None
 
-    def write(self, name: str, *cells: str) -> None:
-        "A notebook of some code cells."
+    def write(self, name: str, *cells: str, title: str = "") -> None:
+        "A notebook of some code cells, below a title where one is given."
         import nbformat
 
         kernel = {"kernelspec": {"display_name": "python3", "language": "python", "name": "python3"}}
-        nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells], metadata=kernel), self.folder / name)
+        made = [nbformat.v4.new_markdown_cell(f"# {title}")] * bool(title) + [nbformat.v4.new_code_cell(cell) for cell in cells]
+        nbformat.write(nbformat.v4.new_notebook(cells=made, metadata=kernel), self.folder / name)
 
     @contextmanager
     def kernel(self, notebook: str):

@@ -27,7 +27,7 @@ class Record:
     def __init__(
         self,
         run: Learner,
-        folder: Path,  # of the run
+        folder: Path,  # of the run; it is there
         identity: dict[str, Any],  # what makes it this run
         monitor: Monitor | None,  # None where this process does not write
         untrained: nn.Module,  # stands beside the trained encoder in the end
