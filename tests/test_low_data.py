@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from isoclr import runs
 from isoclr.config import ConfigError, InputError
 from isoclr.models.encoder import build_encoder
-from isoclr.probe import finetune as module
 from isoclr.probe.finetune import config_for, finetune
+from isoclr.probe.fitting import Fitting
 from isoclr.probe.intervals import SCORE_COLUMNS, compare, summarise
 from isoclr.probe.low_data import FRACTIONS, LEFT_OUT_COLUMNS, draw_learning_curves, finetune_curve, learning_curve, subsets
 from isoclr.probe.predictor import FinetuneConfig
@@ -191,7 +191,7 @@ def test_fine_tuned_curve_against_single_runs(store, tasks, tmp_path, monkeypatc
         mine = curve.scores.query("seed == @split.seed and fraction == 1")
         assert mine["score"].tolist() == pytest.approx(alone["score"].tolist())
     assert set(curve.scores.query("fraction == 0.3")["n_draws"]) == {2} and (summarise(curve.scores, by=["fraction"])["n_splits"] == 2).all()
-    monkeypatch.setattr(module._Learning, "learn", lambda *_: pytest.fail("trained again"))
+    monkeypatch.setattr(Fitting, "learn", lambda *_: pytest.fail("trained again"))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         again = finetune_curve(store, {"tiny": TINY}, [task], splits, (0.01, 0.3, 1.0), 2, **arguments)
