@@ -354,7 +354,7 @@ def test_damaged_text(tmp_path, name, seed, read, check):
     rng, path, outcomes = random.Random(name), tmp_path / "file", {"read": 0, "refused": 0}
     path.write_text(seed, newline="")
     check(read(path), seed)
-    for _ in range(600):
+    for _ in range(300):
         text = mutated(seed, rng)
         if rng.random() < 0.3:
             text = mutated(text, rng) if text.strip() else text
@@ -398,7 +398,7 @@ def test_damaged_tables_of_genes(tmp_path):
     rng, table, path = random.Random(5), tmp_path / "genes", tmp_path / "file"
     path.write_text(bed12(TRANSCRIPTS))
     seeds = [gene_table(TRANSCRIPTS), "Gene stable ID\tTranscript stable ID\tGene name\n" + "".join(f"G{i}\tT{i}.1\tN{i}\n" for i in range(4))]
-    for i in range(600):
+    for i in range(300):
         text = mutated(seeds[i % 2], rng)
         table.write_text(text, newline="")
         try:
