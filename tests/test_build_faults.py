@@ -127,8 +127,7 @@ MOMENTS = """
 """
 
 
-@pytest.mark.parametrize("overwrite", [False, True])
-@pytest.mark.parametrize("executor", [False, True])
+@pytest.mark.parametrize("executor, overwrite", [(False, False), (True, True)])
 def test_a_build_killed_before_any_of_its_steps(few, tmp_path_factory, tmp_path, overwrite, executor):
     elsewhere, sources = tmp_path_factory.mktemp("k"), few
     whole, old = (build_store(elsewhere / name, sources, config=config, progress=False) for name, config in (("whole", StoreConfig()), ("old", OLD)))
