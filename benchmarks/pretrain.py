@@ -51,11 +51,11 @@ from isoclr.data.tracks import tracks_from_tokens
 from isoclr.models.encoder import EncoderConfig, build_encoder, preset
 from isoclr.pretrain.feed import PairFeed
 from isoclr.pretrain.gradcache import cached_backward
+from isoclr.pretrain.learner import ContrastiveModel, PretrainConfig
 from isoclr.pretrain.losses import dcl_loss
 from isoclr.pretrain.masking import augment
 from isoclr.pretrain.optimizer import make_optimizer
 from isoclr.pretrain.pairs import PairBatch, PairSampler
-from isoclr.pretrain.learner import ContrastiveModel, PretrainConfig
 
 HERE = Path(__file__).parent
 PUBLISHED_LOADER = 318  # pairs/s

@@ -241,7 +241,7 @@ def test_tsne_is_that_of_scikit_learn():
     theirs = TSNE(2, perplexity=20, metric="cosine", init=(near / near[:, 0].std() * 1e-4).astype(np.float32), random_state=5).fit(X)
     found, record = project_vectors(X, "tsne", 5, perplexity=20, cache=False)
     assert own_cloud(found) == own_cloud(theirs.embedding_) == 1
-    assert record["kl_divergence"] == pytest.approx(theirs.kl_divergence_, rel=0.2)  # the last digit of the input decides where a point settles
+    assert 0 < record["kl_divergence"] <= 1.05 * theirs.kl_divergence_  # the less the better; it was 0.92 of theirs with scikit-learn of Python 3.12
 
 
 def test_where_it_begins_is_part_of_the_content(tmp_path, counted):
